@@ -1,1 +1,14 @@
-//! To come.
+//! The test kit: runs the built programs as root or as an ordinary user, each test in a store of its own, and finds
+//! what they may have left behind.
+//!
+//! Invariant: every [`Store`] that is dropped has no mount below it and no process that works in it; a test that leaves
+//! one fails.
+
+pub mod leftovers;
+pub mod program;
+pub mod rootfs;
+pub mod store;
+pub mod tree;
+
+pub use program::{Outcome, Who};
+pub use store::Store;

@@ -1,0 +1,32 @@
+//! Resident memory of an idle monitor.
+
+use anyhow::{Context, Result};
+
+use crate::rounds::Place;
+
+/// Starts one container and prints the monitor's resident set. Goal: under 16 MiB.
+pub fn report(place: &Place) -> Result<()> {
+    place.shell(
+        "$bin/mille import bb.tar bb && $bin/mille run -d --name idle bb /bin/sleep 100 && sleep 1",
+    )?;
+    let pid = place.shell("$bin/mille inspect -f '{{.State.Pid}}' idle")?;
+    let mut monitor: u32 = pid.parse()?;
+    let space = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let inside = space(monitor)?;
+    while space(monitor)? == inside {
+        let stat = std::fs::read_to_string(format!("/proc/{monitor}/stat"))?;
+        let (_, rest) = stat.rsplit_once(") ").context("stat")?;
+        monitor = rest.split(' ').nth(1).context("ppid")?.parse()?;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{monitor}/status"))?;
+    println!("monitor, idle");
+    for field in ["VmRSS", "RssAnon", "RssFile", "Threads"] {
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(field))
+            .unwrap_or_default();
+        println!("  {}", line.replace('\t', " "));
+    }
+    place.shell("$bin/mille rm -f idle")?;
+    Ok(())
+}

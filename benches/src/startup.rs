@@ -1,0 +1,57 @@
+//! `mille run --rm IMAGE /bin/true`, warm, against what it is made of: bubblewrap on a plain directory plus one mount
+//! and unmount of millefs; and against runc on a bundle.
+
+use anyhow::Result;
+
+use crate::rounds::{Comparison, Contender, Place};
+
+const BWRAP: &str = "bwrap --unshare-all --ro-bind bb / --proc /proc --dev /dev /bin/true";
+const MOUNT: &str = "$bin/millefs -o lowerdir=bb,upperdir=up,workdir=wk mnt && umount mnt";
+
+const CONTENDERS: &[Contender] = &[
+    Contender {
+        name: "bwrap --unshare-all + millefs mount, unmount",
+        before: "",
+        script: "BWRAP; MOUNT",
+    },
+    Contender {
+        name: "bwrap --unshare-all",
+        before: "",
+        script: BWRAP,
+    },
+    Contender {
+        name: "millefs mount, unmount",
+        before: "",
+        script: MOUNT,
+    },
+    Contender {
+        name: "mille run --rm",
+        before: "",
+        script: "$bin/mille run --rm bb /bin/true",
+    },
+    Contender {
+        name: "runc run",
+        before: "",
+        script: "runc run -b bundle bench-$$",
+    },
+];
+
+/// Runs the comparison. Goal: `mille run` at most twice the first line, under half of runc.
+pub fn compare(place: &Place, rounds: usize) -> Result<Comparison> {
+    place.shell("mkdir -p up wk mnt bundle && $bin/mille import bb.tar bb")?;
+    place.shell(
+        "cd bundle && runc spec && cp -a ../bb rootfs && sed -i 's/\"terminal\": true/\"terminal\": false/; s|\"sh\"|\"/bin/true\"|; /RLIMIT_NOFILE/,/soft/ s/1024/256/' config.json",
+    )?;
+    let both: &'static str = Box::leak(format!("{BWRAP}; {MOUNT}").into_boxed_str());
+    let mut contenders = CONTENDERS.to_vec();
+    contenders[0].script = both;
+    let comparison = Comparison::run(place, "start-up", &contenders, rounds)?;
+    let floor = comparison.median(CONTENDERS[0].name);
+    let ours = comparison.median("mille run --rm");
+    println!(
+        "  goal: {:.2} of at most 2.00; {:.2} of at most 0.50 of runc",
+        ours / floor,
+        ours / comparison.median("runc run")
+    );
+    Ok(comparison)
+}

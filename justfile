@@ -1,0 +1,26 @@
+# just          list of recipes
+default:
+    @just --list
+
+# quick tests, under three minutes
+test:
+    tests/run
+
+# what CI runs
+ci:
+    .ci/run
+
+# everything, as long as it takes
+soak:
+    tests/run soak
+
+# format, lints, quick tests, licences
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    tests/run
+    cargo deny check
+
+# side by side with bubblewrap, runc and tar
+bench:
+    cargo run --release -p mille-benches

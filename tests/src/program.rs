@@ -1,0 +1,266 @@
+//! Running `mille` and its peers, and what came of it.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Longest any single command of a test may take; a hang is a failure, not a wait.
+const COMMAND_LIMIT: Duration = Duration::from_secs(240);
+
+/// Name of the ordinary user that `tests/run` creates (`useradd -m` gives it a range in /etc/subuid).
+pub const ORDINARY_USER: &str = "mille-test";
+
+/// As whom a program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// uid 0 with the capabilities of the test process.
+    Root,
+    /// [`ORDINARY_USER`], with its own HOME and no privilege.
+    Ordinary,
+}
+
+impl Who {
+    /// Returns a command that runs `program` as this user, with an environment of its own.
+    pub fn command(self, program: &Path) -> Command {
+        let mut command = match self {
+            Who::Root => Command::new(program),
+            Who::Ordinary => {
+                let mut command = Command::new("setpriv");
+                let user = ordinary_user();
+                command.args([
+                    format!("--reuid={}", user.uid),
+                    format!("--regid={}", user.gid),
+                    "--init-groups".into(),
+                    "--inh-caps=-all".into(),
+                ]);
+                command.arg(program);
+                command.env("HOME", &user.home).env("USER", ORDINARY_USER);
+                command
+            }
+        };
+        command
+            .env_remove("MILLE_ROOT")
+            .env_remove("XDG_RUNTIME_DIR")
+            .env_remove("XDG_DATA_HOME");
+        command
+    }
+
+    /// Gives `path` to this user, so that it can work in it.
+    pub fn own(self, path: &Path) {
+        if self == Who::Ordinary {
+            let user = ordinary_user();
+            std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).unwrap();
+        }
+    }
+}
+
+/// uid, gid and home of the ordinary user.
+#[derive(Debug)]
+pub struct Account {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Home directory.
+    pub home: PathBuf,
+}
+
+/// Returns the account of [`ORDINARY_USER`]; panics with the command that creates it when it is missing.
+pub fn ordinary_user() -> &'static Account {
+    static ACCOUNT: OnceLock<Account> = OnceLock::new();
+    ACCOUNT.get_or_init(|| {
+        let user = nix::unistd::User::from_name(ORDINARY_USER)
+            .unwrap()
+            .unwrap_or_else(|| {
+                panic!("no user {ORDINARY_USER}: run `useradd -m {ORDINARY_USER}` (tests/run does)")
+            });
+        Account {
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            home: user.dir,
+        }
+    })
+}
+
+/// Returns the path of a program of this workspace, copied to where an ordinary user can execute it.
+pub fn built(name: &str) -> PathBuf {
+    static DIRECTORY: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| {
+        let directory = tempfile::Builder::new()
+            .prefix("mille-bin-")
+            .tempdir()
+            .unwrap();
+        crate::tree::set_mode(directory.path(), 0o755);
+        directory
+    });
+    let copy = directory.path().join(name);
+    if !copy.exists() {
+        // Concurrent tests of one process: each copies aside, the last rename wins, all are the same bytes.
+        let aside = directory
+            .path()
+            .join(format!("{name}.{:?}", std::thread::current().id()));
+        std::fs::copy(source(name), &aside).unwrap();
+        std::fs::rename(&aside, &copy).unwrap();
+    }
+    copy
+}
+
+fn source(name: &str) -> PathBuf {
+    if let Some(directory) = std::env::var_os("MILLE_BIN_DIR") {
+        return PathBuf::from(directory).join(name);
+    }
+    let here = std::env::current_exe().unwrap();
+    let profile = here.parent().and_then(Path::parent).unwrap();
+    let path = profile.join(name);
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build --workspace --bins`",
+        path.display()
+    );
+    path
+}
+
+/// Exit code and output of a finished program.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What was run, for messages.
+    pub what: String,
+    /// Exit code; 128+n when ended by signal n.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Outcome {
+    /// Standard output as text, without its final newline.
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout)
+            .trim_end_matches('\n')
+            .to_string()
+    }
+
+    /// Standard error as text.
+    pub fn err(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// Requires exit code 0 and returns the output.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        self.code(0).out()
+    }
+
+    /// Requires this exit code.
+    #[track_caller]
+    pub fn code(self, want: i32) -> Self {
+        assert_eq!(
+            self.code,
+            want,
+            "{}\nstdout: {}\nstderr: {}",
+            self.what,
+            self.out(),
+            self.err()
+        );
+        self
+    }
+
+    /// Requires `text` in standard error.
+    #[track_caller]
+    pub fn says(self, text: &str) -> Self {
+        assert!(
+            self.err().contains(text),
+            "{}: no {text:?} in stderr: {}",
+            self.what,
+            self.err()
+        );
+        self
+    }
+}
+
+impl From<(String, Output)> for Outcome {
+    fn from((what, output): (String, Output)) -> Self {
+        use std::os::unix::process::ExitStatusExt;
+        let code = output
+            .status
+            .code()
+            .unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
+        Outcome {
+            what,
+            code,
+            stdout: output.stdout,
+            stderr: output.stderr,
+        }
+    }
+}
+
+/// Runs `command` to its end with `input` on standard input, within the limit.
+pub fn run(command: Command, input: &[u8]) -> Outcome {
+    run_within(command, input, COMMAND_LIMIT)
+}
+
+/// As [`run`], with a limit of the caller's.
+pub fn run_within(mut command: Command, input: &[u8], limit: Duration) -> Outcome {
+    let what = describe(&command);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // A program that ends early closes the pipe: that is its right, and not this thread's failure.
+    let feeder = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    let (done, watch) = std::sync::mpsc::channel::<()>();
+    let watcher = std::thread::spawn(move || {
+        let start = Instant::now();
+        if watch.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
+            return Some(start.elapsed());
+        }
+        None
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(done);
+    feeder.join().unwrap();
+    if let Some(after) = watcher.join().unwrap() {
+        panic!(
+            "{what}: no end after {after:?}\nstderr: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    (what, output).into()
+}
+
+fn describe(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Runs a shell command as root and requires success.
+#[track_caller]
+pub fn shell(script: &str) -> String {
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", script]);
+    run(command, b"").ok()
+}
+
+/// Requires that a peer program is installed; its absence is a failure that names the package.
+pub fn require(program: &str, package: &str) {
+    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .any(|directory| directory.join(program).exists());
+    assert!(
+        found,
+        "{program} is not installed: apt-get install {package} (tests/run does)"
+    );
+}

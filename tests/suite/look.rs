@@ -1,0 +1,81 @@
+//! Looking without running: mount, fsck, doctor, info.
+
+use mille_tests::{Store, Who};
+
+#[test]
+fn root_fuse_an_image_is_mounted_and_unmounted() {
+    let store = Store::with_busybox(Who::Root);
+    let point = store.file("point");
+    std::fs::create_dir(&point).unwrap();
+    let at = point.to_str().unwrap();
+    store.line(&format!("mount bb {at}")).ok();
+    assert_eq!(std::fs::read_to_string(point.join("t/a")).unwrap(), "a\n");
+    let refused = std::fs::write(point.join("t/a"), "x").unwrap_err();
+    assert_eq!(
+        refused.raw_os_error(),
+        Some(nix::errno::Errno::EROFS as i32)
+    );
+    store.line(&format!("umount {at}")).ok();
+    assert!(std::fs::read_dir(&point).unwrap().next().is_none());
+}
+
+#[test]
+fn root_fuse_a_container_is_mounted_with_its_changes() {
+    let store = Store::with_busybox(Who::Root);
+    store
+        .mille([
+            "run",
+            "--name",
+            "work",
+            "bb",
+            "sh",
+            "-c",
+            "echo new > /new; rm /t/a",
+        ])
+        .ok();
+    let point = store.file("point");
+    std::fs::create_dir(&point).unwrap();
+    let at = point.to_str().unwrap();
+    store.line(&format!("mount work {at}")).ok();
+    assert_eq!(std::fs::read_to_string(point.join("new")).unwrap(), "new\n");
+    assert!(!point.join("t/a").exists());
+    store.line(&format!("umount {at}")).ok();
+}
+
+#[test]
+fn root_fsck_finds_what_is_damaged() {
+    let store = Store::with_busybox(Who::Root);
+    store.line("fsck").code(0);
+    let layer = std::fs::read_dir(store.root().join("layers"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    std::fs::write(layer.join("tree/t/a"), "b\n").unwrap();
+    let report = store.line("fsck").code(1);
+    let digest = layer.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(
+        format!("{}{}", report.out(), report.err()).contains(&digest),
+        "{}",
+        report.out()
+    );
+}
+
+#[test]
+fn root_doctor_says_what_is_there() {
+    let store = Store::new(Who::Root);
+    let report = store.line("doctor").ok();
+    for word in ["/dev/fuse", "user namespaces", "passthrough", "cgroup"] {
+        assert!(report.contains(word), "{word}: {report}");
+    }
+}
+
+#[test]
+fn user_doctor_says_what_is_there() {
+    let store = Store::new(Who::Ordinary);
+    let report = store.line("doctor").ok();
+    for word in ["/dev/fuse", "user namespaces", "subuid"] {
+        assert!(report.contains(word), "{word}: {report}");
+    }
+}

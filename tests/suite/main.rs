@@ -1,0 +1,12 @@
+//! The suite: what must hold of the built programs. Names say what a test needs and when it runs:
+//! `root_` needs uid 0, `user_` the ordinary user, `fuse_` /dev/fuse; `ci_` runs in CI and soak only, `soak_` in soak
+//! only, everything else is quick.
+
+mod at_host;
+mod bad_input;
+mod crash;
+mod inspect;
+mod look;
+mod peers;
+mod tidy;
+mod walkthrough;
