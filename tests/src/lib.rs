@@ -5,6 +5,7 @@
 //! one fails.
 
 pub mod leftovers;
+pub mod mapping;
 pub mod program;
 pub mod rootfs;
 pub mod store;

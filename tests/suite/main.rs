@@ -5,6 +5,7 @@
 mod at_host;
 mod bad_input;
 mod crash;
+mod differential;
 mod inspect;
 mod look;
 mod peers;
