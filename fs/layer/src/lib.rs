@@ -1,1 +1,25 @@
-//! To come.
+//! One layer on disk, and its tar.
+//!
+//! Owns: the marks that make a directory an overlay layer (whiteouts, opaque directories, redirects, internal
+//! extended attributes), the pure rules by which a stack of lowers resolves a name, the hostile-proof extractor, the
+//! header stream that re-creates the very bytes of an extracted tar, and the deterministic tar writer.
+//!
+//! Never: knows an image, mounts anything, keeps state between calls, prints.
+//!
+//! Invariant: every access below a layer's root is relative to a held descriptor and follows no symbolic link, so
+//! nothing that a layer contains can make this crate touch anything outside of it.
+
+pub mod encode;
+pub mod extract;
+pub mod marks;
+mod overrides;
+pub mod replay;
+pub mod resolve;
+pub mod walk;
+pub mod xattr;
+
+pub use marks::{
+    Dialects, Listed, ListedKind, Mark, MarkSpace, OVERRIDE_STAT, Opaque, Ownership, Probe,
+    is_internal_xattr, list, opaque, probe,
+};
+pub use overrides::{OverrideKind, OverrideStat};

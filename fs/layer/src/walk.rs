@@ -1,0 +1,1 @@
+//! A layer directory, visited in order.
