@@ -1,1 +1,28 @@
-//! To come.
+//! Many layers seen as one: the merged view of a stack of read-only layers and one writable layer on top.
+//!
+//! The same [`View`] serves two kinds of callers: programs that only want to look (walk a tree, read a file, list what
+//! changed, write an archive), with no mount at all, and the FUSE adapter in [`fuse`], which puts the view into the
+//! file system. The modules outside [`fuse`] hold the policy and know nothing of FUSE.
+//!
+//! # Words
+//!
+//! *Lower*: a read-only layer. *Upper*: the writable layer. *Work*: a scratch directory on the file system of the upper
+//! in which everything is built before it enters the upper by one rename or link. *Copy-up*: bringing an object of a
+//! lower into the upper because it is about to change. *Whiteout*: the mark that hides a name of the layers below.
+//! *Opaque*: a directory below which the layers further down do not contribute. *Node*: one object of the merged view.
+
+pub mod archive;
+mod attr;
+pub mod changes;
+mod config;
+mod error;
+pub mod fuse;
+mod node;
+mod view;
+
+pub use attr::{Attr, Time};
+pub use config::{Access, Config, Features, Lower, LowerSource, Upper};
+pub use error::{Error, Result};
+pub use mille_layer::{MarkSpace, Ownership};
+pub use node::{NodeId, NodeRef};
+pub use view::{ListedEntry, View, resolve_path};

@@ -1,0 +1,93 @@
+//! What a view is made of.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use mille_layer::{MarkSpace, Ownership};
+
+/// Everything [`View::open`](crate::View::open) needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// The read-only layers, the topmost first. At least one unless there is an upper.
+    pub lowers: Vec<Lower>,
+    /// The writable layer. Without one every change is refused with `EROFS`.
+    pub upper: Option<Upper>,
+    /// The extended-attribute family of overlay marks: `trusted.` for root, `user.` for everybody else.
+    pub space: MarkSpace,
+    /// Where owner and mode of an object are kept.
+    pub ownership: Ownership,
+    /// What the view may write and follow.
+    pub features: Features,
+}
+
+/// One read-only layer.
+#[derive(Debug)]
+pub struct Lower {
+    /// Where it is.
+    pub dir: LowerSource,
+    /// The layer is not ours and may change below us (the machine's own root): short lifetimes, identity checked again at
+    /// copy-up, hard links broken by a change, owners that the user namespace does not map shown as 0:0.
+    pub mutable: bool,
+    /// AUFS/OCI `.wh.` files may occur in it and are whiteouts.
+    pub aufs: bool,
+    /// No file in it carries metadata only: true of a layer that is just what extracting its tar gives. Spares a look
+    /// at the marks of every file.
+    pub plain: bool,
+}
+
+impl Lower {
+    /// An immutable layer in overlay form at a path.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { dir: LowerSource::Path(path.into()), mutable: false, aufs: false, plain: false }
+    }
+}
+
+/// How a lower layer is reached.
+#[derive(Debug)]
+pub enum LowerSource {
+    /// By path, opened once.
+    Path(PathBuf),
+    /// By a directory descriptor.
+    Fd(OwnedFd),
+}
+
+/// The writable layer.
+#[derive(Clone, Debug)]
+pub struct Upper {
+    /// The directory that receives every change.
+    pub dir: PathBuf,
+    /// A scratch directory of ours alone, on the same mount as `dir`.
+    pub work: PathBuf,
+    /// Whether we write or only look.
+    pub access: Access,
+}
+
+/// How an upper is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Take the lock, finish what a killed predecessor left, and write.
+    Exclusive,
+    /// Look, while another process may be writing: no lock, nothing is changed, every change is refused with `EROFS`.
+    Observe,
+}
+
+/// Abilities that leave traces in the upper layer or weaken a promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Rename a directory that has lower parts by a redirect mark instead of refusing with `EXDEV`.
+    pub redirect_dir: bool,
+    /// Changing only the metadata of a lower file copies no data.
+    pub metacopy: bool,
+    /// Never wait for the disk: `fsync` succeeds at once, copied data is not flushed. A crash of the machine may lose
+    /// the upper.
+    pub volatile: bool,
+    /// Refuse to create names that begin with `.wh.`: they could not be told from whiteouts in an archive of the layer.
+    pub reserve_wh_names: bool,
+}
+
+impl Default for Features {
+    /// Redirects on, metadata-only copy-up off, durable, every name allowed.
+    fn default() -> Self {
+        Self { redirect_dir: true, metacopy: false, volatile: false, reserve_wh_names: false }
+    }
+}

@@ -1,0 +1,140 @@
+//! The directories a view is made of, opened once.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mille_layer::{Dialects, MarkSpace, Ownership};
+use rustix::fs::{CWD, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::config::{Lower, LowerSource};
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+/// A lower layer, held open.
+#[derive(Debug)]
+pub(crate) struct LowerLayer {
+    pub(crate) root: Arc<OwnedFd>,
+    pub(crate) stat: Stat,
+    pub(crate) dialects: Dialects,
+    pub(crate) mutable: bool,
+    pub(crate) plain: bool,
+}
+
+/// The upper layer, held open.
+#[derive(Debug)]
+pub(crate) struct UpperLayer {
+    pub(crate) root: Arc<OwnedFd>,
+    pub(crate) stat: Stat,
+    pub(crate) path: PathBuf,
+}
+
+/// A place that takes part in a view, as messages and overlap checks need it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
+    pub(crate) fd: OwnedFd,
+    pub(crate) stat: Stat,
+}
+
+impl Place {
+    /// Opens a directory by path.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).on("open directory", path)?;
+        let stat = rustix::fs::fstat(&fd).on("stat", path)?;
+        Ok(Self { path: path.to_owned(), fd, stat })
+    }
+
+    fn is(&self, stat: &Stat) -> bool {
+        self.stat.st_dev == stat.st_dev && self.stat.st_ino == stat.st_ino
+    }
+
+    /// True if `self` is `other` or lies somewhere below it.
+    fn is_within(&self, other: &Self) -> Result<bool> {
+        let up = |from: BorrowedFd<'_>| {
+            rustix::fs::openat(from, c"..", sys::open::HANDLE | OFlags::DIRECTORY, Mode::empty())
+        };
+        let mut here = self.stat;
+        let mut fd = None;
+        loop {
+            if other.is(&here) {
+                return Ok(true);
+            }
+            let from = fd.as_ref().map_or(self.fd.as_fd(), |fd: &OwnedFd| fd.as_fd());
+            let parent = match up(from) {
+                Ok(parent) => parent,
+                // An ancestor we may not search: what is above it cannot be one of our directories that we opened
+                // through it.
+                Err(Errno::ACCESS) => return Ok(false),
+                Err(errno) => return Err(errno).on("open parent of", &self.path),
+            };
+            let stat = rustix::fs::fstat(&parent).on("stat parent of", &self.path)?;
+            if stat.st_dev == here.st_dev && stat.st_ino == here.st_ino {
+                return Ok(false);
+            }
+            here = stat;
+            fd = Some(parent);
+        }
+    }
+
+    /// Refuses two directories of which one contains the other.
+    pub(crate) fn refuse_overlap(&self, other: &Self, what: &'static str) -> Result<()> {
+        if self.is_within(other)? || other.is_within(self)? {
+            return Err(self.overlap(other, what));
+        }
+        Ok(())
+    }
+
+    /// Refuses an upper or work directory in the way of a mutable lower: it may lie inside it (a view of the machine's
+    /// root whose upper is somewhere on that machine), but not be it or contain it.
+    pub(crate) fn refuse_containing(&self, lower: &Self, what: &'static str) -> Result<()> {
+        if lower.is_within(self)? {
+            return Err(self.overlap(lower, what));
+        }
+        Ok(())
+    }
+
+    fn overlap(&self, other: &Self, what: &'static str) -> Error {
+        Error::Overlap { what, a: self.path.clone(), b: other.path.clone() }
+    }
+}
+
+/// Opens a lower layer; returns it and the place it was found at.
+pub(crate) fn open_lower(
+    lower: Lower,
+    space: MarkSpace,
+    ownership: Ownership,
+) -> Result<(LowerLayer, Place)> {
+    let place = match lower.dir {
+        LowerSource::Path(path) => Place::open(&path)?,
+        LowerSource::Fd(fd) => {
+            let path = PathBuf::from("(descriptor)");
+            let stat = rustix::fs::fstat(&fd).on("stat", &path)?;
+            Place { path, fd, stat }
+        }
+    };
+    let root = match sys::mount::read_only_clone(place.fd.as_fd()) {
+        Ok(clone) => clone,
+        Err(errno) => {
+            // An ordinary user, or mounts below that the namespace may not uncover: walk the original, never crossing
+            // a mount.
+            log::debug!("lower layer {} is read without a private mount: {errno}", place.path.display());
+            place.fd.try_clone().on("duplicate descriptor of", &place.path)?
+        }
+    };
+    // The machine's own files carry no marks of ours.
+    let ownership = if lower.mutable { Ownership::Real } else { ownership };
+    let mut dialects = Dialects::new(space, ownership);
+    dialects.aufs = lower.aufs;
+    dialects.overrides &= !lower.mutable;
+    let layer = LowerLayer {
+        root: Arc::new(root),
+        stat: place.stat,
+        dialects,
+        mutable: lower.mutable,
+        plain: lower.plain,
+    };
+    Ok((layer, place))
+}

@@ -1,0 +1,388 @@
+//! Which object a name of a merged directory is.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mille_layer::resolve::{Finding, Follow, Lookup, Next, Place, Redirect, Resolution};
+use mille_layer::{Opaque, Probe, probe};
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+
+use crate::dialect::{DirMarks, dir_marks, file_marks};
+use crate::error::{Context, Error, Result};
+use crate::node::{
+    Blueprint, Key, Link, LowerDir, LowerFile, Node, NodeRef, Stack, State, UpperObject, join,
+};
+use crate::sys::open;
+use crate::view::View;
+
+/// The longest name, as everywhere in Linux.
+pub(crate) const NAME_MAX: usize = 255;
+
+/// What the layers have under one name.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) upper: Option<UpperFound>,
+    pub(crate) stack: Stack,
+    /// Of the topmost object, overrides applied.
+    pub(crate) stat: Stat,
+}
+
+/// The upper's part of a finding.
+#[derive(Debug)]
+pub(crate) struct UpperFound {
+    metacopy: bool,
+    /// The inode number the object had before it was copied up.
+    origin: Option<u64>,
+}
+
+/// An object met on the way through the lowers.
+enum Seen {
+    Dir(LowerDir, Stat),
+    File(LowerFile, Stat),
+}
+
+impl Seen {
+    fn is_at(&self, place: &Place) -> bool {
+        match self {
+            Self::Dir(dir, _) => usize::from(dir.layer) == place.layer && *dir.path == *place.path,
+            Self::File(file, _) => {
+                usize::from(file.layer) == place.layer && file.path() == place.path
+            }
+        }
+    }
+}
+
+/// What is searched for below an upper object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// Whatever shows.
+    Any,
+    /// Directories that merge with one above.
+    Dirs,
+    /// The regular file with the data of one above that has only metadata.
+    Data,
+}
+
+impl View {
+    /// The node a name of a directory leads to; `None` if there is none.
+    ///
+    /// # Errors
+    /// `ENOTDIR` if the parent is no directory, `ENAMETOOLONG`, or a failed system call on a layer.
+    pub fn lookup(&self, parent: &NodeRef, name: &OsStr) -> Result<Option<NodeRef>> {
+        let _names = parent.names.read();
+        self.lookup_locked(parent, name)
+    }
+
+    /// As [`Self::lookup`], with the parent's name lock held by the caller.
+    pub(crate) fn lookup_locked(&self, parent: &NodeRef, name: &OsStr) -> Result<Option<NodeRef>> {
+        if !parent.is_dir() {
+            return Err(Error::refused("lookup", Errno::NOTDIR));
+        }
+        if name.len() > NAME_MAX {
+            return Err(Error::refused("lookup", Errno::NAMETOOLONG));
+        }
+        if parent.is_removed() {
+            return Ok(None);
+        }
+        Ok(self.find(parent, name)?.map(|found| self.node_for(parent, name, found)))
+    }
+
+    /// Asks the layers.
+    fn find(&self, parent: &NodeRef, name: &OsStr) -> Result<Option<Found>> {
+        if let Some(dir) = self.upper_dir(parent)? {
+            match probe(dir.as_fd(), name, Opaque::No, self.upper_dialects())
+                .op("look up in upper")?
+            {
+                Probe::Whiteout => return Ok(None),
+                Probe::Object(stat) => {
+                    return self.find_below_upper(dir.as_fd(), name, stat, parent);
+                }
+                Probe::Absent => {}
+            }
+        }
+        let lookup = self.lookup_in(parent.stack.dirs(), name.as_bytes());
+        let found = self.find_lower(lookup, parent.stack.dirs(), Want::Any)?;
+        Ok(found.map(|(stack, stat)| Found { upper: None, stack, stat }))
+    }
+
+    fn find_below_upper(
+        &self,
+        dir: std::os::fd::BorrowedFd<'_>,
+        name: &OsStr,
+        stat: Stat,
+        parent: &NodeRef,
+    ) -> Result<Option<Found>> {
+        let handle = match self.retry_short_of_fds(|| open::handle(dir, name)) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.op("open in upper")?,
+        };
+        let mut found = UpperFound { metacopy: false, origin: None };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let below = if kind == FileType::Directory {
+            let marks = dir_marks(handle.as_fd(), self.upper_dialects())?;
+            if marks.opaque == Opaque::Yes {
+                None
+            } else {
+                let lookup = self.redirected(parent, name, marks.redirect.as_ref())?;
+                self.find_lower(lookup, parent.stack.dirs(), Want::Dirs)?
+            }
+        } else {
+            let marks = file_marks(handle.as_fd(), self.space)?;
+            found.origin = marks.origin;
+            found.metacopy = marks.metacopy && kind == FileType::RegularFile;
+            if found.metacopy {
+                if !self.features.metacopy {
+                    return Err(Error::refused("follow metadata-only file", Errno::PERM));
+                }
+                let lookup = self.redirected(parent, name, marks.redirect.as_ref())?;
+                let data = self.find_lower(lookup, parent.stack.dirs(), Want::Data)?;
+                Some(data.ok_or(Error::refused("find data of file", Errno::IO))?)
+            } else {
+                None
+            }
+        };
+        let stack = below.map_or(Stack::None, |(stack, _)| stack);
+        Ok(Some(Found { upper: Some(found), stack, stat }))
+    }
+
+    /// The lookup of a name in the lower parts of a directory.
+    fn lookup_in<'a>(&self, dirs: &'a [LowerDir], name: &[u8]) -> Lookup<'a> {
+        let places: Vec<Place> = dirs
+            .iter()
+            .map(|dir| Place { layer: usize::from(dir.layer), path: dir.path.to_vec() })
+            .collect();
+        Lookup::new(places, name, self.lowers.len(), self.follow())
+    }
+
+    /// The lookup below an upper object, along its redirect.
+    fn redirected<'a>(
+        &self,
+        parent: &'a NodeRef,
+        name: &OsStr,
+        redirect: Option<&Redirect>,
+    ) -> Result<Lookup<'a>> {
+        if redirect.is_some() {
+            if !self.features.redirect_dir {
+                // As the kernel: what was moved is not shown without its lower part.
+                return Err(Error::refused("follow redirect", Errno::PERM));
+            }
+            self.redirects_met.store(true, Ordering::Relaxed);
+        }
+        Ok(match redirect {
+            None => self.lookup_in(parent.stack.dirs(), name.as_bytes()),
+            Some(Redirect::Sibling(sibling)) => self.lookup_in(parent.stack.dirs(), sibling),
+            Some(Redirect::Absolute(path)) => {
+                Lookup::from_root(path.clone(), 0, self.lowers.len(), self.follow())
+            }
+        })
+    }
+
+    fn follow(&self) -> Follow {
+        Follow { redirect: self.features.redirect_dir, metacopy: self.features.metacopy }
+    }
+
+    /// Leads a lookup through the lowers.
+    fn find_lower(
+        &self,
+        mut lookup: Lookup<'_>,
+        parents: &[LowerDir],
+        want: Want,
+    ) -> Result<Option<(Stack, Stat)>> {
+        let mut seen = Vec::new();
+        // Of the last directory passed on an absolute path.
+        let mut passed = Opaque::No;
+        while let Some(next) = lookup.next() {
+            let (layer, dir, opaque, name) = match next {
+                Next::Child { place, name } => {
+                    let base = &parents[place];
+                    (base.layer, base.path.clone(), base.opaque, name.to_vec())
+                }
+                Next::Path { layer, components } => {
+                    let layer = u16::try_from(layer).unwrap_or(u16::MAX);
+                    let (name, way) = components.split_last().ok_or(no_name())?;
+                    if way.is_empty() {
+                        passed = self.root_opaque(layer);
+                    }
+                    (layer, Arc::from(way.join(&b'/')), passed, name.clone())
+                }
+            };
+            let finding = self.look(layer, &dir, opaque, OsStr::from_bytes(&name), &mut seen)?;
+            if let Some(Seen::Dir(found, _)) = seen.last() {
+                passed = found.opaque;
+            }
+            lookup.found(finding);
+        }
+        self.assemble(lookup.finish(), seen, want)
+    }
+
+    /// Looks at one name in one directory of one lower.
+    fn look(
+        &self,
+        layer: u16,
+        dir: &Arc<[u8]>,
+        opaque: Opaque,
+        name: &OsStr,
+        seen: &mut Vec<Seen>,
+    ) -> Result<Finding> {
+        let lower = &self.lowers[usize::from(layer)];
+        let Some(handle) = self.lower_dir(layer, dir)? else { return Ok(Finding::Absent) };
+        let stat = match probe(handle.as_fd(), name, opaque, &lower.dialects)
+            .op("look up in lower")?
+        {
+            Probe::Absent => return Ok(Finding::Absent),
+            Probe::Whiteout => return Ok(Finding::Whiteout),
+            Probe::Object(stat) => stat,
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Directory {
+            let path: Arc<[u8]> = join(dir, name).into();
+            let marks = match self.lower_dir(layer, &path)? {
+                Some(handle) => dir_marks(handle.as_fd(), &lower.dialects)?,
+                // Covered by another mount: an empty directory.
+                None => DirMarks::default(),
+            };
+            let DirMarks { opaque, redirect, implied } = marks;
+            if redirect.is_some() {
+                self.redirects_met.store(true, Ordering::Relaxed);
+            }
+            let (dev, ino) = (stat.st_dev, stat.st_ino);
+            seen.push(Seen::Dir(LowerDir { layer, path, opaque, implied, dev, ino }, stat));
+            return Ok(Finding::Dir { opaque: opaque == Opaque::Yes, redirect, implied });
+        }
+        let file = LowerFile {
+            layer,
+            dir: dir.clone(),
+            name: name.into(),
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            linked: stat.st_nlink > 1,
+            data: None,
+        };
+        let finding = if kind != FileType::RegularFile {
+            Finding::Other
+        } else if lower.plain {
+            Finding::File { metacopy: false, redirect: None }
+        } else {
+            let object = self
+                .retry_short_of_fds(|| open::handle(handle.as_fd(), name))
+                .op("open in lower")?;
+            let marks = file_marks(object.as_fd(), self.space)?;
+            let redirect = marks.redirect.filter(|_| marks.metacopy);
+            Finding::File { metacopy: marks.metacopy, redirect }
+        };
+        seen.push(Seen::File(file, stat));
+        Ok(finding)
+    }
+
+    /// Turns the answer of a lookup into what a node is made of.
+    fn assemble(
+        &self,
+        resolution: Resolution,
+        mut seen: Vec<Seen>,
+        want: Want,
+    ) -> Result<Option<(Stack, Stat)>> {
+        let mut take = |place: &Place| {
+            let index = seen.iter().position(|seen| seen.is_at(place));
+            index.map(|index| seen.swap_remove(index)).ok_or(no_name())
+        };
+        match resolution {
+            Resolution::Absent => Ok(None),
+            Resolution::Refused { .. } => Err(Error::refused("follow mark", Errno::PERM)),
+            Resolution::Dir { places, .. } => {
+                if want == Want::Data {
+                    return Ok(None);
+                }
+                let mut dirs = Vec::with_capacity(places.len());
+                let mut top = None;
+                for place in &places {
+                    if let Seen::Dir(dir, stat) = take(place)? {
+                        dirs.push(dir);
+                        top.get_or_insert(stat);
+                    }
+                }
+                Ok(top.map(|stat| (Stack::Dirs(dirs.into()), stat)))
+            }
+            Resolution::Object { place, data } => {
+                if want == Want::Dirs {
+                    return Ok(None);
+                }
+                let Seen::File(mut file, stat) = take(&place)? else { return Err(no_name()) };
+                let data = data.ok_or(Error::refused("find data of file", Errno::IO))?;
+                if data != place {
+                    let Seen::File(owner, owner_stat) = take(&data)? else { return Err(no_name()) };
+                    require_regular(&owner_stat)?;
+                    file.data = Some(Box::new(owner));
+                } else if want == Want::Data {
+                    require_regular(&stat)?;
+                }
+                Ok(Some((Stack::File(Box::new(file)), stat)))
+            }
+        }
+    }
+
+    /// The node of a finding: the one that is known already, or a new one.
+    fn node_for(&self, parent: &NodeRef, name: &OsStr, found: Found) -> NodeRef {
+        let Found { upper, stack, stat } = found;
+        let link = Link { parent: parent.clone(), name: name.to_owned() };
+        let object = upper.as_ref().map(|upper| UpperObject {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            metacopy: upper.metacopy,
+            orphan: None,
+        });
+        let number_from = match &stack {
+            // A merged directory keeps the number it had before it was copied up.
+            Stack::Dirs(dirs) => (dirs[0].dev, dirs[0].ino),
+            Stack::None | Stack::File(_) => (stat.st_dev, stat.st_ino),
+        };
+        let upper_key = Key::Upper { dev: stat.st_dev, ino: stat.st_ino };
+        let key = match object {
+            Some(_) => upper_key,
+            None => self.table.stack_key(&stack).unwrap_or(upper_key),
+        };
+        let wanted = upper.and_then(|upper| upper.origin);
+        let first = link.clone();
+        let node = self.table.get_or_make(&key, || Blueprint {
+            kind: FileType::from_raw_mode(stat.st_mode),
+            stack,
+            state: State { links: vec![first], upper: object, removed: false },
+            number_from,
+            wanted,
+        });
+        note_link(&node, link);
+        node
+    }
+}
+
+/// Records that a node has this name.
+pub(crate) fn note_link(node: &Node, link: Link) {
+    if node.state.read().has_link(&link.parent, &link.name) {
+        return;
+    }
+    let mut state = node.state.write();
+    if state.has_link(&link.parent, &link.name) {
+        return;
+    }
+    state.links.push(link);
+    if let Some(upper) = &mut state.upper {
+        // A name leads to it again.
+        upper.orphan = None;
+    }
+}
+
+fn require_regular(stat: &Stat) -> Result<()> {
+    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+        Ok(())
+    } else {
+        Err(Error::refused("find data of file", Errno::IO))
+    }
+}
+
+/// A lookup that contradicts itself; the layer changed meanwhile.
+fn no_name() -> Error {
+    Error::refused("lookup", Errno::IO)
+}

@@ -1,0 +1,16 @@
+//! What may be known of the process behind a request.
+
+/// Bit of `CAP_FSETID` in a capability mask.
+const CAP_FSETID: u32 = 4;
+
+/// True if the process keeps set-id bits when it writes or truncates (`CAP_FSETID`). The FUSE library does not pass the
+/// kernel's own verdict on; asked only for files that carry such bits. Without a visible process: root keeps them.
+pub(crate) fn may_keep_set_id(pid: u32, uid: u32) -> bool {
+    effective_capabilities(pid).map_or(uid == 0, |mask| mask & (1 << CAP_FSETID) != 0)
+}
+
+fn effective_capabilities(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}

@@ -1,0 +1,421 @@
+//! The view: opening it, and what library callers read from it.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::RwLock;
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+
+use crate::attr::Attr;
+use crate::config::{Access, Config, Features};
+use crate::copyup::LinkIndex;
+use crate::dialect::dir_marks;
+use crate::dirs::{DirCache, DirKey};
+use crate::error::{Context, Error, Result};
+use crate::layers::{LowerLayer, Place, UpperLayer, open_lower};
+use crate::node::{InoPlan, LowerDir, NodeRef, Stack, State, Table, UpperObject};
+use crate::readdir::Listings;
+use crate::work::Work;
+use crate::{MarkSpace, Ownership, Upper, sys};
+use mille_layer::{Dialects, Opaque};
+
+/// A merged view of layers.
+///
+/// All methods may be called from several threads at once; operations on different directories and copy-ups of different
+/// files do not wait for each other.
+#[derive(Debug)]
+pub struct View {
+    pub(crate) lowers: Box<[LowerLayer]>,
+    pub(crate) upper: Option<UpperLayer>,
+    /// Present when the upper may be written.
+    pub(crate) work: Option<Work>,
+    pub(crate) space: MarkSpace,
+    pub(crate) dialects: Dialects,
+    pub(crate) ownership: Ownership,
+    pub(crate) features: Features,
+    pub(crate) table: Arc<Table>,
+    pub(crate) dirs: DirCache,
+    /// Held for writing around the system call that renames an upper directory, for reading while a directory of the
+    /// upper is opened by walking down from its parents.
+    pub(crate) tree: RwLock<()>,
+    pub(crate) listings: Listings,
+    pub(crate) links: LinkIndex,
+    /// Unmapped owners are reported by the kernel under this number.
+    pub(crate) overflow: (u32, u32),
+    /// A redirect was met or made, so a lower path and a merged path may differ.
+    pub(crate) redirects_met: AtomicBool,
+    root: NodeRef,
+}
+
+/// One entry of a directory of the view.
+#[derive(Clone, Debug)]
+pub struct ListedEntry {
+    /// The name.
+    pub name: OsString,
+    /// The object.
+    pub node: NodeRef,
+    /// Its attributes.
+    pub attr: Attr,
+}
+
+/// How deep symbolic links may lead into one another, as the kernel has it.
+const MAX_LINKS_FOLLOWED: usize = 40;
+
+impl View {
+    /// Opens the layers, takes the upper's lock and finishes what a killed predecessor left.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another mount holds the upper, [`Error::Overlap`], [`Error::Unfit`], or a system call that
+    /// failed on one of the directories.
+    pub fn open(config: Config) -> Result<Arc<Self>> {
+        let Config { lowers, upper, space, ownership, features } = config;
+        if lowers.is_empty() && upper.is_none() {
+            return Err(Error::Config("a view needs at least one layer".to_owned()));
+        }
+        if lowers.len() >= usize::from(u16::MAX) {
+            return Err(Error::Config(format!("{} layers are too many", lowers.len())));
+        }
+        let mut layers = Vec::with_capacity(lowers.len());
+        let mut places = Vec::with_capacity(lowers.len());
+        for lower in lowers {
+            let (layer, place) = open_lower(lower, space, ownership)?;
+            layers.push(layer);
+            places.push(place);
+        }
+        let (upper_layer, work) = match upper {
+            Some(upper) => open_upper(upper, &layers, &places, space, features)?,
+            None => (None, None),
+        };
+        let devices = upper_layer
+            .iter()
+            .map(|upper| upper.stat.st_dev)
+            .chain(layers.iter().rev().map(|layer| layer.stat.st_dev));
+        let mutable = layers.iter().map(|layer| layer.mutable).collect();
+        let table = Table::new(InoPlan::new(devices), mutable);
+        let stack = root_stack(&layers)?;
+        let state = State {
+            links: Vec::new(),
+            upper: upper_layer.as_ref().map(|upper| UpperObject {
+                dev: upper.stat.st_dev,
+                ino: upper.stat.st_ino,
+                metacopy: false,
+                orphan: Some(upper.root.clone()),
+            }),
+            removed: false,
+        };
+        let root = table.make_root(stack, state);
+        let view = Arc::new(Self {
+            lowers: layers.into(),
+            upper: upper_layer,
+            work,
+            space,
+            dialects: Dialects::new(space, ownership),
+            ownership,
+            features,
+            table,
+            dirs: DirCache::new(),
+            tree: RwLock::new(()),
+            listings: Listings::new(),
+            links: LinkIndex::default(),
+            overflow: (overflow_id("overflowuid"), overflow_id("overflowgid")),
+            redirects_met: AtomicBool::new(false),
+            root,
+        });
+        view.replay_intents()?;
+        Ok(view)
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> NodeRef {
+        self.root.clone()
+    }
+
+    /// True if changes are possible at all.
+    pub fn is_writable(&self) -> bool {
+        self.work.is_some()
+    }
+
+    /// The entries of a directory, without `.` and `..`, in the order of a listing.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, or a failed system call on a layer.
+    pub fn list(&self, dir: &NodeRef) -> Result<Vec<ListedEntry>> {
+        let names = self.listed_names(dir)?;
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names {
+            if let Some(node) = self.lookup(dir, &name)? {
+                let attr = self.attr(&node)?;
+                entries.push(ListedEntry { name, node, attr });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Opens the bytes of a regular file for reading.
+    ///
+    /// # Errors
+    /// `EISDIR` or `EINVAL` for anything else than a regular file, or a failed system call.
+    pub fn open_read(&self, node: &NodeRef) -> Result<File> {
+        Ok(File::from(self.open_data(node, OFlags::RDONLY)?.fd))
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// `EINVAL` if the node is no symbolic link, or a failed system call.
+    pub fn read_link(&self, node: &NodeRef) -> Result<OsString> {
+        if node.kind != FileType::Symlink {
+            return Err(Error::refused("readlink", Errno::INVAL));
+        }
+        let handle = self.object(node)?;
+        let target = rustix::fs::readlinkat(&handle, c"", Vec::new()).op("readlink")?;
+        Ok(OsString::from_vec(target.into_bytes()))
+    }
+
+    /// All extended attributes that callers may see, in the file system's order.
+    ///
+    /// # Errors
+    /// A failed system call.
+    pub fn xattrs(&self, node: &NodeRef) -> Result<Vec<(OsString, Vec<u8>)>> {
+        let mut all = Vec::new();
+        for name in self.list_xattr(node)? {
+            if let Some(value) = self.get_xattr(node, &name)? {
+                all.push((name, value));
+            }
+        }
+        Ok(all)
+    }
+
+    /// The handle of a directory of a lower; `None` where another mount covers it.
+    pub(crate) fn lower_dir(&self, layer: u16, path: &Arc<[u8]>) -> Result<Option<Arc<OwnedFd>>> {
+        let lower = &self.lowers[usize::from(layer)];
+        if path.is_empty() {
+            return Ok(Some(lower.root.clone()));
+        }
+        let key = DirKey::Lower(layer, path.clone());
+        // A directory of a mutable layer may be replaced at any time: its handle is not kept.
+        if !lower.mutable
+            && let Some(handle) = self.dirs.get(&key)
+        {
+            return Ok(Some(handle));
+        }
+        match self.retry_short_of_fds(|| sys::open::dir_beneath(lower.root.as_fd(), path)) {
+            Ok(handle) => {
+                let handle = Arc::new(handle);
+                if !lower.mutable {
+                    self.dirs.put(key, handle.clone());
+                }
+                Ok(Some(handle))
+            }
+            Err(Errno::XDEV) => Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if lower.mutable => Ok(None),
+            Err(errno) => Err(errno).op("open lower directory"),
+        }
+    }
+
+    /// The handle of a directory's part in the upper; `None` if it has none (yet).
+    pub(crate) fn upper_dir(&self, node: &NodeRef) -> Result<Option<Arc<OwnedFd>>> {
+        let key = DirKey::Upper(node.serial);
+        if let Some(handle) = self.dirs.get(&key) {
+            return Ok(Some(handle));
+        }
+        let _tree = self.tree.read();
+        self.upper_dir_walk(node)
+    }
+
+    /// As [`Self::upper_dir`], with the tree lock held: climbs to the nearest cached ancestor and opens downwards.
+    fn upper_dir_walk(&self, node: &NodeRef) -> Result<Option<Arc<OwnedFd>>> {
+        let mut missing: Vec<NodeRef> = Vec::new();
+        let mut here = node.clone();
+        let mut handle = loop {
+            if let Some(handle) = self.dirs.get(&DirKey::Upper(here.serial)) {
+                break handle;
+            }
+            let state = here.state.read();
+            let Some(upper) = &state.upper else { return Ok(None) };
+            if let Some(orphan) = &upper.orphan {
+                break orphan.clone();
+            }
+            let Some(link) = state.links.first() else {
+                return Err(Error::refused("open upper directory", Errno::NOENT));
+            };
+            let parent = link.parent.clone();
+            drop(state);
+            missing.push(std::mem::replace(&mut here, parent));
+        };
+        for node in missing.into_iter().rev() {
+            let state = node.state.read();
+            let (Some(link), Some(upper)) = (state.links.first(), &state.upper) else {
+                return Err(Error::refused("open upper directory", Errno::NOENT));
+            };
+            let fd = self
+                .retry_short_of_fds(|| sys::open::dir_handle(handle.as_fd(), &link.name))
+                .op("open upper directory")?;
+            let stat = rustix::fs::fstat(&fd).op("stat upper directory")?;
+            if (stat.st_dev, stat.st_ino) != (upper.dev, upper.ino) {
+                return Err(Error::refused("open upper directory", Errno::STALE));
+            }
+            drop(state);
+            handle = Arc::new(fd);
+            self.dirs.put(DirKey::Upper(node.serial), handle.clone());
+        }
+        Ok(Some(handle))
+    }
+
+    /// Runs a call that opens a descriptor; if there are no more, gives the cached ones back and tries once more.
+    pub(crate) fn retry_short_of_fds<T>(
+        &self,
+        open: impl Fn() -> std::result::Result<T, Errno>,
+    ) -> std::result::Result<T, Errno> {
+        match open() {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                self.dirs.clear();
+                open()
+            }
+            other => other,
+        }
+    }
+
+    /// How the upper is read: without `.wh.` files, which are ordinary names there.
+    pub(crate) fn upper_dialects(&self) -> &Dialects {
+        &self.dialects
+    }
+
+    /// Whether a layer's root may hold whiteouts of the attribute form.
+    pub(crate) fn root_opaque(&self, layer: u16) -> Opaque {
+        let dirs = self.root.stack.dirs();
+        dirs.iter().find(|dir| dir.layer == layer).map_or(Opaque::No, |dir| dir.opaque)
+    }
+}
+
+fn root_stack(layers: &[LowerLayer]) -> Result<Stack> {
+    let mut dirs = Vec::with_capacity(layers.len());
+    for (layer, index) in layers.iter().zip(0u16..) {
+        if dirs.last().is_some_and(|above: &LowerDir| above.opaque == Opaque::Yes) {
+            break;
+        }
+        let marks = dir_marks(layer.root.as_fd(), &layer.dialects)?;
+        dirs.push(LowerDir {
+            layer: index,
+            path: Arc::from([]),
+            opaque: marks.opaque,
+            implied: marks.implied,
+            dev: layer.stat.st_dev,
+            ino: layer.stat.st_ino,
+        });
+    }
+    Ok(if dirs.is_empty() { Stack::None } else { Stack::Dirs(dirs.into()) })
+}
+
+fn open_upper(
+    upper: Upper,
+    layers: &[LowerLayer],
+    lowers: &[Place],
+    space: MarkSpace,
+    features: Features,
+) -> Result<(Option<UpperLayer>, Option<Work>)> {
+    let place = Place::open(&upper.dir)?;
+    for (lower, layer) in lowers.iter().zip(layers) {
+        if layer.mutable {
+            place.refuse_containing(lower, "upper and lower layer")?;
+        } else {
+            place.refuse_overlap(lower, "upper and lower layer")?;
+        }
+    }
+    let work = match upper.access {
+        Access::Observe => None,
+        Access::Exclusive => {
+            let work = Place::open(&upper.work)?;
+            work.refuse_overlap(&place, "work and upper directory")?;
+            for (lower, layer) in lowers.iter().zip(layers) {
+                if layer.mutable {
+                    work.refuse_containing(lower, "work directory and lower layer")?;
+                } else {
+                    work.refuse_overlap(lower, "work directory and lower layer")?;
+                }
+            }
+            Some(Work::open(&place, &work, space, features)?)
+        }
+    };
+    let layer = UpperLayer {
+        stat: place.stat,
+        root: Arc::new(place.fd),
+        path: upper.dir,
+    };
+    Ok((Some(layer), work))
+}
+
+fn overflow_id(which: &str) -> u32 {
+    /// What the kernel has unless told otherwise.
+    const USUAL: u32 = 65534;
+    std::fs::read_to_string(format!("/proc/sys/kernel/{which}"))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(USUAL)
+}
+
+/// Resolves a path inside a view. Symbolic links on the way are followed inside the view's root, also absolute ones and
+/// `..`; a link at the end only with `follow`. The host's tree is never touched.
+///
+/// # Errors
+/// `ENOENT`, `ENOTDIR`, `ELOOP`, or a failed system call on a layer.
+pub fn resolve_path(view: &View, path: &Path, follow: bool) -> Result<NodeRef> {
+    let mut trail = vec![view.root()];
+    let mut todo: VecDeque<OsString> = components(path.as_os_str());
+    let mut followed = 0;
+    while let Some(name) = todo.pop_front() {
+        let here = trail.last().cloned().unwrap_or_else(|| view.root());
+        if name == "." {
+            if !here.is_dir() {
+                return Err(Error::refused("resolve", Errno::NOTDIR));
+            }
+            continue;
+        }
+        if name == ".." {
+            if trail.len() > 1 {
+                trail.pop();
+            }
+            continue;
+        }
+        let node = view.lookup(&here, &name)?.ok_or(Error::refused("resolve", Errno::NOENT))?;
+        if node.kind() == FileType::Symlink && (follow || !todo.is_empty()) {
+            followed += 1;
+            if followed > MAX_LINKS_FOLLOWED {
+                return Err(Error::refused("resolve", Errno::LOOP));
+            }
+            let target = view.read_link(&node)?;
+            if target.as_bytes().starts_with(b"/") {
+                trail.truncate(1);
+            }
+            let mut ahead = components(&target);
+            ahead.append(&mut todo);
+            todo = ahead;
+        } else if node.is_dir() || todo.is_empty() {
+            trail.push(node);
+        } else {
+            return Err(Error::refused("resolve", Errno::NOTDIR));
+        }
+    }
+    Ok(trail.pop().unwrap_or_else(|| view.root()))
+}
+
+/// The names of a path; a trailing slash becomes a last `.`, which only a directory has.
+fn components(path: &OsStr) -> VecDeque<OsString> {
+    let bytes = path.as_bytes();
+    let mut names: VecDeque<OsString> = bytes
+        .split(|&b| b == b'/')
+        .filter(|name| !name.is_empty())
+        .map(|name| OsString::from_vec(name.to_vec()))
+        .collect();
+    if bytes.ends_with(b"/") && !names.is_empty() {
+        names.push_back(OsString::from("."));
+    }
+    names
+}
