@@ -56,9 +56,18 @@ impl Attr {
             size: u64::try_from(stat.st_size).unwrap_or(0),
             blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
             blksize: u32::try_from(stat.st_blksize).unwrap_or(4096),
-            atime: Time { sec: stat.st_atime, nsec: nanoseconds(stat.st_atime_nsec) },
-            mtime: Time { sec: stat.st_mtime, nsec: nanoseconds(stat.st_mtime_nsec) },
-            ctime: Time { sec: stat.st_ctime, nsec: nanoseconds(stat.st_ctime_nsec) },
+            atime: Time {
+                sec: stat.st_atime,
+                nsec: nanoseconds(stat.st_atime_nsec),
+            },
+            mtime: Time {
+                sec: stat.st_mtime,
+                nsec: nanoseconds(stat.st_mtime_nsec),
+            },
+            ctime: Time {
+                sec: stat.st_ctime,
+                nsec: nanoseconds(stat.st_ctime_nsec),
+            },
         }
     }
 

@@ -38,7 +38,12 @@ pub struct Lower {
 impl Lower {
     /// An immutable layer in overlay form at a path.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { dir: LowerSource::Path(path.into()), mutable: false, aufs: false, plain: false }
+        Self {
+            dir: LowerSource::Path(path.into()),
+            mutable: false,
+            aufs: false,
+            plain: false,
+        }
     }
 }
 
@@ -88,6 +93,11 @@ pub struct Features {
 impl Default for Features {
     /// Redirects on, metadata-only copy-up off, durable, every name allowed.
     fn default() -> Self {
-        Self { redirect_dir: true, metacopy: false, volatile: false, reserve_wh_names: false }
+        Self {
+            redirect_dir: true,
+            metacopy: false,
+            volatile: false,
+            reserve_wh_names: false,
+        }
     }
 }

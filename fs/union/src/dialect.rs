@@ -8,9 +8,9 @@ use mille_layer::{Dialects, MarkSpace, Opaque};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use crate::error::Context;
 use crate::error::{Error, Result};
 use crate::sys::{open, xattr};
-use crate::error::Context;
 
 /// Marks on a directory.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +45,9 @@ pub(crate) fn dir_marks(dir: BorrowedFd<'_>, dialects: &Dialects) -> Result<DirM
     let mut marks = DirMarks::default();
     let prefix = dialects.space.prefix().as_bytes();
     for name in xattr::list(dir).op("list marks")? {
-        let Some(short) = name.as_bytes().strip_prefix(prefix) else { continue };
+        let Some(short) = name.as_bytes().strip_prefix(prefix) else {
+            continue;
+        };
         let read = || xattr::get(dir, &name).op("read mark");
         match short {
             b"opaque" => {
@@ -60,7 +62,11 @@ pub(crate) fn dir_marks(dir: BorrowedFd<'_>, dialects: &Dialects) -> Result<DirM
             _ => {}
         }
     }
-    if dialects.aufs && open::stat_name(dir, AUFS_OPAQUE.as_ref()).op("read marks")?.is_some() {
+    if dialects.aufs
+        && open::stat_name(dir, AUFS_OPAQUE.as_ref())
+            .op("read marks")?
+            .is_some()
+    {
         marks.opaque = Opaque::Yes;
     }
     Ok(marks)
@@ -71,7 +77,9 @@ pub(crate) fn file_marks(object: BorrowedFd<'_>, space: MarkSpace) -> Result<Fil
     let mut marks = FileMarks::default();
     let prefix = space.prefix().as_bytes();
     for name in xattr::list(object).op("list marks")? {
-        let Some(short) = name.as_bytes().strip_prefix(prefix) else { continue };
+        let Some(short) = name.as_bytes().strip_prefix(prefix) else {
+            continue;
+        };
         let read = || xattr::get(object, &name).op("read mark");
         if short == b"metacopy" {
             marks.metacopy = true;

@@ -33,9 +33,13 @@ impl DirCache {
     /// A cache sized by the process's descriptor limit.
     pub(crate) fn new() -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let size = limit.map_or(MOST, |limit| (limit / SHARE).min(MOST)).max(16);
+        let size = limit
+            .map_or(MOST, |limit| (limit / SHARE).min(MOST))
+            .max(16);
         let size = usize::try_from(size).ok().and_then(NonZeroUsize::new);
-        Self { handles: Mutex::new(LruCache::new(size.unwrap_or(NonZeroUsize::MIN))) }
+        Self {
+            handles: Mutex::new(LruCache::new(size.unwrap_or(NonZeroUsize::MIN))),
+        }
     }
 
     pub(crate) fn get(&self, key: &DirKey) -> Option<Arc<OwnedFd>> {

@@ -113,7 +113,11 @@ impl<T> Context<T> for std::result::Result<T, Errno> {
     }
 
     fn on(self, op: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|source| Error::Path { op, path: path.to_owned(), source: source.into() })
+        self.map_err(|source| Error::Path {
+            op,
+            path: path.to_owned(),
+            source: source.into(),
+        })
     }
 }
 
@@ -126,6 +130,10 @@ impl<T> Context<T> for io::Result<T> {
     }
 
     fn on(self, op: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|source| Error::Path { op, path: path.to_owned(), source })
+        self.map_err(|source| Error::Path {
+            op,
+            path: path.to_owned(),
+            source,
+        })
     }
 }

@@ -44,7 +44,11 @@ impl Place {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).on("open directory", path)?;
         let stat = rustix::fs::fstat(&fd).on("stat", path)?;
-        Ok(Self { path: path.to_owned(), fd, stat })
+        Ok(Self {
+            path: path.to_owned(),
+            fd,
+            stat,
+        })
     }
 
     fn is(&self, stat: &Stat) -> bool {
@@ -54,7 +58,12 @@ impl Place {
     /// True if `self` is `other` or lies somewhere below it.
     fn is_within(&self, other: &Self) -> Result<bool> {
         let up = |from: BorrowedFd<'_>| {
-            rustix::fs::openat(from, c"..", sys::open::HANDLE | OFlags::DIRECTORY, Mode::empty())
+            rustix::fs::openat(
+                from,
+                c"..",
+                sys::open::HANDLE | OFlags::DIRECTORY,
+                Mode::empty(),
+            )
         };
         let mut here = self.stat;
         let mut fd = None;
@@ -62,7 +71,9 @@ impl Place {
             if other.is(&here) {
                 return Ok(true);
             }
-            let from = fd.as_ref().map_or(self.fd.as_fd(), |fd: &OwnedFd| fd.as_fd());
+            let from = fd
+                .as_ref()
+                .map_or(self.fd.as_fd(), |fd: &OwnedFd| fd.as_fd());
             let parent = match up(from) {
                 Ok(parent) => parent,
                 // An ancestor we may not search: what is above it cannot be one of our directories that we opened
@@ -97,7 +108,11 @@ impl Place {
     }
 
     fn overlap(&self, other: &Self, what: &'static str) -> Error {
-        Error::Overlap { what, a: self.path.clone(), b: other.path.clone() }
+        Error::Overlap {
+            what,
+            a: self.path.clone(),
+            b: other.path.clone(),
+        }
     }
 }
 
@@ -120,12 +135,22 @@ pub(crate) fn open_lower(
         Err(errno) => {
             // An ordinary user, or mounts below that the namespace may not uncover: walk the original, never crossing
             // a mount.
-            log::debug!("lower layer {} is read without a private mount: {errno}", place.path.display());
-            place.fd.try_clone().on("duplicate descriptor of", &place.path)?
+            log::debug!(
+                "lower layer {} is read without a private mount: {errno}",
+                place.path.display()
+            );
+            place
+                .fd
+                .try_clone()
+                .on("duplicate descriptor of", &place.path)?
         }
     };
     // The machine's own files carry no marks of ours.
-    let ownership = if lower.mutable { Ownership::Real } else { ownership };
+    let ownership = if lower.mutable {
+        Ownership::Real
+    } else {
+        ownership
+    };
     let mut dialects = Dialects::new(space, ownership);
     dialects.aufs = lower.aufs;
     dialects.overrides &= !lower.mutable;

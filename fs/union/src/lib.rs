@@ -11,14 +11,26 @@
 //! lower into the upper because it is about to change. *Whiteout*: the mark that hides a name of the layers below.
 //! *Opaque*: a directory below which the layers further down do not contribute. *Node*: one object of the merged view.
 
+// NOTE (remove): archive.rs and changes.rs in this directory are already written for you by the lead; review and adapt, do not rewrite.
 pub mod archive;
 mod attr;
 pub mod changes;
 mod config;
+mod copyup;
+mod data;
+mod dialect;
+mod dirs;
 mod error;
 pub mod fuse;
+mod getattr;
+mod layers;
+mod lookup;
 mod node;
+mod readdir;
+mod sys;
 mod view;
+mod work;
+mod xattr;
 
 pub use attr::{Attr, Time};
 pub use config::{Access, Config, Features, Lower, LowerSource, Upper};

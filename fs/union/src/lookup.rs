@@ -56,6 +56,14 @@ impl Seen {
     }
 }
 
+/// Where the lowers are searched.
+enum Course {
+    /// Under this name in the lower parts of the parent.
+    Under(Vec<u8>),
+    /// Under these names from the layers' roots.
+    Path(Vec<Vec<u8>>),
+}
+
 /// What is searched for below an upper object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
@@ -88,7 +96,9 @@ impl View {
         if parent.is_removed() {
             return Ok(None);
         }
-        Ok(self.find(parent, name)?.map(|found| self.node_for(parent, name, found)))
+        Ok(self
+            .find(parent, name)?
+            .map(|found| self.node_for(parent, name, found)))
     }
 
     /// Asks the layers.
@@ -104,9 +114,13 @@ impl View {
                 Probe::Absent => {}
             }
         }
-        let lookup = self.lookup_in(parent.stack.dirs(), name.as_bytes());
-        let found = self.find_lower(lookup, parent.stack.dirs(), Want::Any)?;
-        Ok(found.map(|(stack, stat)| Found { upper: None, stack, stat }))
+        let course = Course::Under(name.as_bytes().to_vec());
+        let found = self.find_lower(parent.stack.dirs(), course, Want::Any)?;
+        Ok(found.map(|(stack, stat)| Found {
+            upper: None,
+            stack,
+            stat,
+        }))
     }
 
     fn find_below_upper(
@@ -120,15 +134,18 @@ impl View {
             Err(Errno::NOENT) => return Ok(None),
             other => other.op("open in upper")?,
         };
-        let mut found = UpperFound { metacopy: false, origin: None };
+        let mut found = UpperFound {
+            metacopy: false,
+            origin: None,
+        };
         let kind = FileType::from_raw_mode(stat.st_mode);
         let below = if kind == FileType::Directory {
             let marks = dir_marks(handle.as_fd(), self.upper_dialects())?;
             if marks.opaque == Opaque::Yes {
                 None
             } else {
-                let lookup = self.redirected(parent, name, marks.redirect.as_ref())?;
-                self.find_lower(lookup, parent.stack.dirs(), Want::Dirs)?
+                let course = self.redirected(name, marks.redirect)?;
+                self.find_lower(parent.stack.dirs(), course, Want::Dirs)?
             }
         } else {
             let marks = file_marks(handle.as_fd(), self.space)?;
@@ -138,60 +155,65 @@ impl View {
                 if !self.features.metacopy {
                     return Err(Error::refused("follow metadata-only file", Errno::PERM));
                 }
-                let lookup = self.redirected(parent, name, marks.redirect.as_ref())?;
-                let data = self.find_lower(lookup, parent.stack.dirs(), Want::Data)?;
+                let course = self.redirected(name, marks.redirect)?;
+                let data = self.find_lower(parent.stack.dirs(), course, Want::Data)?;
                 Some(data.ok_or(Error::refused("find data of file", Errno::IO))?)
             } else {
                 None
             }
         };
         let stack = below.map_or(Stack::None, |(stack, _)| stack);
-        Ok(Some(Found { upper: Some(found), stack, stat }))
+        Ok(Some(Found {
+            upper: Some(found),
+            stack,
+            stat,
+        }))
     }
 
-    /// The lookup of a name in the lower parts of a directory.
-    fn lookup_in<'a>(&self, dirs: &'a [LowerDir], name: &[u8]) -> Lookup<'a> {
-        let places: Vec<Place> = dirs
-            .iter()
-            .map(|dir| Place { layer: usize::from(dir.layer), path: dir.path.to_vec() })
-            .collect();
-        Lookup::new(places, name, self.lowers.len(), self.follow())
-    }
-
-    /// The lookup below an upper object, along its redirect.
-    fn redirected<'a>(
-        &self,
-        parent: &'a NodeRef,
-        name: &OsStr,
-        redirect: Option<&Redirect>,
-    ) -> Result<Lookup<'a>> {
-        if redirect.is_some() {
-            if !self.features.redirect_dir {
-                // As the kernel: what was moved is not shown without its lower part.
-                return Err(Error::refused("follow redirect", Errno::PERM));
-            }
-            self.redirects_met.store(true, Ordering::Relaxed);
+    /// Where the lowers know what the upper has under a name: along its redirect.
+    fn redirected(&self, name: &OsStr, redirect: Option<Redirect>) -> Result<Course> {
+        let Some(redirect) = redirect else {
+            return Ok(Course::Under(name.as_bytes().to_vec()));
+        };
+        if !self.features.redirect_dir {
+            // As the kernel: what was moved is not shown without its lower part.
+            return Err(Error::refused("follow redirect", Errno::PERM));
         }
+        self.redirects_met.store(true, Ordering::Relaxed);
         Ok(match redirect {
-            None => self.lookup_in(parent.stack.dirs(), name.as_bytes()),
-            Some(Redirect::Sibling(sibling)) => self.lookup_in(parent.stack.dirs(), sibling),
-            Some(Redirect::Absolute(path)) => {
-                Lookup::from_root(path.clone(), 0, self.lowers.len(), self.follow())
-            }
+            Redirect::Sibling(sibling) => Course::Under(sibling),
+            Redirect::Absolute(path) => Course::Path(path),
         })
     }
 
     fn follow(&self) -> Follow {
-        Follow { redirect: self.features.redirect_dir, metacopy: self.features.metacopy }
+        Follow {
+            redirect: self.features.redirect_dir,
+            metacopy: self.features.metacopy,
+        }
     }
 
     /// Leads a lookup through the lowers.
     fn find_lower(
         &self,
-        mut lookup: Lookup<'_>,
         parents: &[LowerDir],
+        course: Course,
         want: Want,
     ) -> Result<Option<(Stack, Stat)>> {
+        let places: Vec<Place>;
+        let mut lookup = match course {
+            Course::Under(name) => {
+                places = parents
+                    .iter()
+                    .map(|dir| Place {
+                        layer: usize::from(dir.layer),
+                        path: dir.path.to_vec(),
+                    })
+                    .collect();
+                Lookup::new(&places, &name, self.lowers.len(), self.follow())
+            }
+            Course::Path(path) => Lookup::from_root(path, 0, self.lowers.len(), self.follow()),
+        };
         let mut seen = Vec::new();
         // Of the last directory passed on an absolute path.
         let mut passed = Opaque::No;
@@ -229,14 +251,15 @@ impl View {
         seen: &mut Vec<Seen>,
     ) -> Result<Finding> {
         let lower = &self.lowers[usize::from(layer)];
-        let Some(handle) = self.lower_dir(layer, dir)? else { return Ok(Finding::Absent) };
-        let stat = match probe(handle.as_fd(), name, opaque, &lower.dialects)
-            .op("look up in lower")?
-        {
-            Probe::Absent => return Ok(Finding::Absent),
-            Probe::Whiteout => return Ok(Finding::Whiteout),
-            Probe::Object(stat) => stat,
+        let Some(handle) = self.lower_dir(layer, dir)? else {
+            return Ok(Finding::Absent);
         };
+        let stat =
+            match probe(handle.as_fd(), name, opaque, &lower.dialects).op("look up in lower")? {
+                Probe::Absent => return Ok(Finding::Absent),
+                Probe::Whiteout => return Ok(Finding::Whiteout),
+                Probe::Object(stat) => stat,
+            };
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
             let path: Arc<[u8]> = join(dir, name).into();
@@ -245,13 +268,31 @@ impl View {
                 // Covered by another mount: an empty directory.
                 None => DirMarks::default(),
             };
-            let DirMarks { opaque, redirect, implied } = marks;
+            let DirMarks {
+                opaque,
+                redirect,
+                implied,
+            } = marks;
             if redirect.is_some() {
                 self.redirects_met.store(true, Ordering::Relaxed);
             }
             let (dev, ino) = (stat.st_dev, stat.st_ino);
-            seen.push(Seen::Dir(LowerDir { layer, path, opaque, implied, dev, ino }, stat));
-            return Ok(Finding::Dir { opaque: opaque == Opaque::Yes, redirect, implied });
+            seen.push(Seen::Dir(
+                LowerDir {
+                    layer,
+                    path,
+                    opaque,
+                    implied,
+                    dev,
+                    ino,
+                },
+                stat,
+            ));
+            return Ok(Finding::Dir {
+                opaque: opaque == Opaque::Yes,
+                redirect,
+                implied,
+            });
         }
         let file = LowerFile {
             layer,
@@ -265,14 +306,20 @@ impl View {
         let finding = if kind != FileType::RegularFile {
             Finding::Other
         } else if lower.plain {
-            Finding::File { metacopy: false, redirect: None }
+            Finding::File {
+                metacopy: false,
+                redirect: None,
+            }
         } else {
             let object = self
                 .retry_short_of_fds(|| open::handle(handle.as_fd(), name))
                 .op("open in lower")?;
             let marks = file_marks(object.as_fd(), self.space)?;
             let redirect = marks.redirect.filter(|_| marks.metacopy);
-            Finding::File { metacopy: marks.metacopy, redirect }
+            Finding::File {
+                metacopy: marks.metacopy,
+                redirect,
+            }
         };
         seen.push(Seen::File(file, stat));
         Ok(finding)
@@ -310,10 +357,14 @@ impl View {
                 if want == Want::Dirs {
                     return Ok(None);
                 }
-                let Seen::File(mut file, stat) = take(&place)? else { return Err(no_name()) };
+                let Seen::File(mut file, stat) = take(&place)? else {
+                    return Err(no_name());
+                };
                 let data = data.ok_or(Error::refused("find data of file", Errno::IO))?;
                 if data != place {
-                    let Seen::File(owner, owner_stat) = take(&data)? else { return Err(no_name()) };
+                    let Seen::File(owner, owner_stat) = take(&data)? else {
+                        return Err(no_name());
+                    };
                     require_regular(&owner_stat)?;
                     file.data = Some(Box::new(owner));
                 } else if want == Want::Data {
@@ -327,7 +378,10 @@ impl View {
     /// The node of a finding: the one that is known already, or a new one.
     fn node_for(&self, parent: &NodeRef, name: &OsStr, found: Found) -> NodeRef {
         let Found { upper, stack, stat } = found;
-        let link = Link { parent: parent.clone(), name: name.to_owned() };
+        let link = Link {
+            parent: parent.clone(),
+            name: name.to_owned(),
+        };
         let object = upper.as_ref().map(|upper| UpperObject {
             dev: stat.st_dev,
             ino: stat.st_ino,
@@ -339,7 +393,10 @@ impl View {
             Stack::Dirs(dirs) => (dirs[0].dev, dirs[0].ino),
             Stack::None | Stack::File(_) => (stat.st_dev, stat.st_ino),
         };
-        let upper_key = Key::Upper { dev: stat.st_dev, ino: stat.st_ino };
+        let upper_key = Key::Upper {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        };
         let key = match object {
             Some(_) => upper_key,
             None => self.table.stack_key(&stack).unwrap_or(upper_key),
@@ -349,7 +406,11 @@ impl View {
         let node = self.table.get_or_make(&key, || Blueprint {
             kind: FileType::from_raw_mode(stat.st_mode),
             stack,
-            state: State { links: vec![first], upper: object, removed: false },
+            state: State {
+                links: vec![first],
+                upper: object,
+                removed: false,
+            },
             number_from,
             wanted,
         });
@@ -368,6 +429,7 @@ pub(crate) fn note_link(node: &Node, link: Link) {
         return;
     }
     state.links.push(link);
+    state.removed = false;
     if let Some(upper) = &mut state.upper {
         // A name leads to it again.
         upper.orphan = None;

@@ -75,12 +75,21 @@ impl View {
     /// [`Error::Busy`] if another mount holds the upper, [`Error::Overlap`], [`Error::Unfit`], or a system call that
     /// failed on one of the directories.
     pub fn open(config: Config) -> Result<Arc<Self>> {
-        let Config { lowers, upper, space, ownership, features } = config;
+        let Config {
+            lowers,
+            upper,
+            space,
+            ownership,
+            features,
+        } = config;
         if lowers.is_empty() && upper.is_none() {
             return Err(Error::Config("a view needs at least one layer".to_owned()));
         }
         if lowers.len() >= usize::from(u16::MAX) {
-            return Err(Error::Config(format!("{} layers are too many", lowers.len())));
+            return Err(Error::Config(format!(
+                "{} layers are too many",
+                lowers.len()
+            )));
         }
         let mut layers = Vec::with_capacity(lowers.len());
         let mut places = Vec::with_capacity(lowers.len());
@@ -239,7 +248,9 @@ impl View {
                 break handle;
             }
             let state = here.state.read();
-            let Some(upper) = &state.upper else { return Ok(None) };
+            let Some(upper) = &state.upper else {
+                return Ok(None);
+            };
             if let Some(orphan) = &upper.orphan {
                 break orphan.clone();
             }
@@ -291,14 +302,19 @@ impl View {
     /// Whether a layer's root may hold whiteouts of the attribute form.
     pub(crate) fn root_opaque(&self, layer: u16) -> Opaque {
         let dirs = self.root.stack.dirs();
-        dirs.iter().find(|dir| dir.layer == layer).map_or(Opaque::No, |dir| dir.opaque)
+        dirs.iter()
+            .find(|dir| dir.layer == layer)
+            .map_or(Opaque::No, |dir| dir.opaque)
     }
 }
 
 fn root_stack(layers: &[LowerLayer]) -> Result<Stack> {
     let mut dirs = Vec::with_capacity(layers.len());
     for (layer, index) in layers.iter().zip(0u16..) {
-        if dirs.last().is_some_and(|above: &LowerDir| above.opaque == Opaque::Yes) {
+        if dirs
+            .last()
+            .is_some_and(|above: &LowerDir| above.opaque == Opaque::Yes)
+        {
             break;
         }
         let marks = dir_marks(layer.root.as_fd(), &layer.dialects)?;
@@ -311,7 +327,11 @@ fn root_stack(layers: &[LowerLayer]) -> Result<Stack> {
             ino: layer.stat.st_ino,
         });
     }
-    Ok(if dirs.is_empty() { Stack::None } else { Stack::Dirs(dirs.into()) })
+    Ok(if dirs.is_empty() {
+        Stack::None
+    } else {
+        Stack::Dirs(dirs.into())
+    })
 }
 
 fn open_upper(
@@ -384,7 +404,9 @@ pub fn resolve_path(view: &View, path: &Path, follow: bool) -> Result<NodeRef> {
             }
             continue;
         }
-        let node = view.lookup(&here, &name)?.ok_or(Error::refused("resolve", Errno::NOENT))?;
+        let node = view
+            .lookup(&here, &name)?
+            .ok_or(Error::refused("resolve", Errno::NOENT))?;
         if node.kind() == FileType::Symlink && (follow || !todo.is_empty()) {
             followed += 1;
             if followed > MAX_LINKS_FOLLOWED {

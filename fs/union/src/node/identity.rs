@@ -43,7 +43,11 @@ impl InoPlan {
                 known.push(device);
             }
         }
-        Self { devices: known, next_fallback: FALLBACK, remembered: HashMap::new() }
+        Self {
+            devices: known,
+            next_fallback: FALLBACK,
+            remembered: HashMap::new(),
+        }
     }
 
     /// The number an object has by the scheme, if the scheme covers it.
@@ -99,8 +103,16 @@ mod tests {
     #[test]
     fn fallback_numbers_stay() {
         let mut plan = InoPlan::new([1]);
-        let a = Key::Lower { layer: 0, dev: 5, ino: 6 };
-        let b = Key::Lower { layer: 1, dev: 5, ino: 6 };
+        let a = Key::Lower {
+            layer: 0,
+            dev: 5,
+            ino: 6,
+        };
+        let b = Key::Lower {
+            layer: 1,
+            dev: 5,
+            ino: 6,
+        };
         let first = plan.fallback(&a);
         assert_ne!(first, plan.fallback(&b));
         assert_eq!(first, plan.fallback(&a));

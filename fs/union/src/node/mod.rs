@@ -151,7 +151,9 @@ pub(crate) struct State {
 impl State {
     /// True if the node has this name.
     pub(crate) fn has_link(&self, parent: &Node, name: &OsStr) -> bool {
-        self.links.iter().any(|link| link.parent.serial == parent.serial && link.name == name)
+        self.links
+            .iter()
+            .any(|link| link.parent.serial == parent.serial && link.name == name)
     }
 }
 
@@ -205,7 +207,11 @@ impl Node {
 
     /// True if its data (not only its attributes) is in the upper.
     pub(crate) fn data_in_upper(&self) -> bool {
-        self.state.read().upper.as_ref().is_some_and(|upper| !upper.metacopy)
+        self.state
+            .read()
+            .upper
+            .as_ref()
+            .is_some_and(|upper| !upper.metacopy)
     }
 
     pub(crate) fn is_removed(&self) -> bool {
@@ -216,16 +222,19 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(table) = self.table.upgrade() {
-            let upper = self.state.get_mut().upper.as_ref().map(|upper| (upper.dev, upper.ino));
+            let upper = self
+                .state
+                .get_mut()
+                .upper
+                .as_ref()
+                .map(|upper| (upper.dev, upper.ino));
             table.forget_dropped(self.serial, self.ino, upper, &self.stack);
         }
     }
 }
 
 /// Takes the name locks of several directories, each once, in an order that everybody keeps.
-pub(crate) fn lock_names<'a>(
-    dirs: &[&'a NodeRef],
-) -> Vec<parking_lot::RwLockWriteGuard<'a, ()>> {
+pub(crate) fn lock_names<'a>(dirs: &[&'a NodeRef]) -> Vec<parking_lot::RwLockWriteGuard<'a, ()>> {
     let mut order: Vec<&'a NodeRef> = dirs.to_vec();
     order.sort_by_key(|node| node.serial);
     order.dedup_by_key(|node| node.serial);

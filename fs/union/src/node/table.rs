@@ -73,10 +73,22 @@ impl Table {
 
     /// The key of a lower object.
     pub(crate) fn lower_key(&self, file: &LowerFile) -> Key {
-        if self.mutable.get(usize::from(file.layer)).copied().unwrap_or(false) {
-            Key::LowerName { layer: file.layer, path: file.path().into() }
+        if self
+            .mutable
+            .get(usize::from(file.layer))
+            .copied()
+            .unwrap_or(false)
+        {
+            Key::LowerName {
+                layer: file.layer,
+                path: file.path().into(),
+            }
         } else {
-            Key::Lower { layer: file.layer, dev: file.dev, ino: file.ino }
+            Key::Lower {
+                layer: file.layer,
+                dev: file.dev,
+                ino: file.ino,
+            }
         }
     }
 
@@ -85,10 +97,22 @@ impl Table {
         match stack {
             Stack::None => None,
             Stack::Dirs(dirs) => dirs.first().map(|top| {
-                if self.mutable.get(usize::from(top.layer)).copied().unwrap_or(false) {
-                    Key::LowerName { layer: top.layer, path: (*top.path).into() }
+                if self
+                    .mutable
+                    .get(usize::from(top.layer))
+                    .copied()
+                    .unwrap_or(false)
+                {
+                    Key::LowerName {
+                        layer: top.layer,
+                        path: (*top.path).into(),
+                    }
                 } else {
-                    Key::Lower { layer: top.layer, dev: top.dev, ino: top.ino }
+                    Key::Lower {
+                        layer: top.layer,
+                        dev: top.dev,
+                        ino: top.ino,
+                    }
                 }
             }),
             Stack::File(file) => Some(self.lower_key(file)),
@@ -112,7 +136,10 @@ impl Table {
 
     /// The node with this key if it is alive.
     pub(crate) fn get(&self, key: &Key) -> Option<NodeRef> {
-        self.shard(&self.by_key, key).lock().get(key).and_then(Weak::upgrade)
+        self.shard(&self.by_key, key)
+            .lock()
+            .get(key)
+            .and_then(Weak::upgrade)
     }
 
     /// Makes the root, which is nobody's child and has the number 1.
@@ -132,7 +159,13 @@ impl Table {
     }
 
     fn make(self: &Arc<Self>, key: &Key, blueprint: Blueprint) -> NodeRef {
-        let Blueprint { kind, stack, state, number_from: (dev, number), wanted } = blueprint;
+        let Blueprint {
+            kind,
+            stack,
+            state,
+            number_from: (dev, number),
+            wanted,
+        } = blueprint;
         let (kept, preferred) = {
             let plan = self.plan.lock();
             (plan.remembered(key), plan.preferred(dev, number))
@@ -161,7 +194,9 @@ impl Table {
         }
         let ino = self.plan.lock().fallback(key);
         let node = build(ino);
-        self.shard(&self.by_ino, &ino).lock().insert(ino, Arc::downgrade(&node));
+        self.shard(&self.by_ino, &ino)
+            .lock()
+            .insert(ino, Arc::downgrade(&node));
         node
     }
 
@@ -171,7 +206,9 @@ impl Table {
         if keep_number {
             self.plan.lock().remember(key.clone(), node.ino);
         }
-        self.shard(&self.by_key, &key).lock().insert(key, Arc::downgrade(node));
+        self.shard(&self.by_key, &key)
+            .lock()
+            .insert(key, Arc::downgrade(node));
     }
 
     /// The last name of an upper object is gone: its inode number may come back as something else.
@@ -208,13 +245,21 @@ impl Table {
     /// The kernel has been given the node once more, under `id`.
     pub(crate) fn remember(&self, id: NodeId, node: &NodeRef) {
         let mut shard = self.shard(&self.known, &id.0).lock();
-        shard.entry(id.0).or_insert_with(|| Known { node: node.clone(), lookups: 0 }).lookups += 1;
+        shard
+            .entry(id.0)
+            .or_insert_with(|| Known {
+                node: node.clone(),
+                lookups: 0,
+            })
+            .lookups += 1;
     }
 
     /// The kernel has given up `count` of what it was given. True if it knows the number no more.
     pub(crate) fn forget(&self, id: NodeId, count: u64) -> bool {
         let mut shard = self.shard(&self.known, &id.0).lock();
-        let Some(known) = shard.get_mut(&id.0) else { return true };
+        let Some(known) = shard.get_mut(&id.0) else {
+            return true;
+        };
         known.lookups = known.lookups.saturating_sub(count);
         if known.lookups > 0 {
             return false;
@@ -228,7 +273,10 @@ impl Table {
 
     /// The node the kernel knows by this number.
     pub(crate) fn known(&self, id: NodeId) -> Option<NodeRef> {
-        self.shard(&self.known, &id.0).lock().get(&id.0).map(|known| known.node.clone())
+        self.shard(&self.known, &id.0)
+            .lock()
+            .get(&id.0)
+            .map(|known| known.node.clone())
     }
 
     /// How many numbers the kernel holds.

@@ -1,5 +1,8 @@
 //! Private, read-only views of a layer's directory.
-#![allow(unsafe_code, reason = "mount_setattr(2) has no wrapper in the libraries used")]
+#![allow(
+    unsafe_code,
+    reason = "mount_setattr(2) has no wrapper in the libraries used"
+)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -47,7 +50,11 @@ pub(crate) fn read_only_clone(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
             size_of::<MountAttr>(),
         )
     };
-    if result == 0 { Ok(clone) } else { Err(last_errno()) }
+    if result == 0 {
+        Ok(clone)
+    } else {
+        Err(last_errno())
+    }
 }
 
 fn last_errno() -> Errno {

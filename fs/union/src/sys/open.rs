@@ -28,7 +28,10 @@ pub(crate) fn dir_beneath(start: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd,
     let mut rest = path;
     let mut reached: Option<OwnedFd> = None;
     while rest.len() > PATH_PIECE {
-        let cut = rest[..PATH_PIECE].iter().rposition(|&b| b == b'/').ok_or(Errno::NAMETOOLONG)?;
+        let cut = rest[..PATH_PIECE]
+            .iter()
+            .rposition(|&b| b == b'/')
+            .ok_or(Errno::NAMETOOLONG)?;
         let from = reached.as_ref().map_or(start, |fd| fd.as_fd());
         let next = beneath(from, &rest[..cut], flags)?;
         rest = &rest[cut + 1..];
@@ -50,7 +53,13 @@ pub(crate) fn dir_handle(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, E
 
 fn beneath(start: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     loop {
-        match rustix::fs::openat2(start, OsStr::from_bytes(path), flags, Mode::empty(), CONFINED) {
+        match rustix::fs::openat2(
+            start,
+            OsStr::from_bytes(path),
+            flags,
+            Mode::empty(),
+            CONFINED,
+        ) {
             // A rename somewhere on the way raced with the walk: the kernel asks for another try.
             Err(Errno::AGAIN) => {}
             other => return other,
@@ -83,7 +92,10 @@ pub(crate) fn with_proc_path<T>(fd: BorrowedFd<'_>, call: impl FnOnce(&CStr) -> 
             break;
         }
     }
-    for (place, digit) in buffer[PREFIX.len()..].iter_mut().zip(digits[..count].iter().rev()) {
+    for (place, digit) in buffer[PREFIX.len()..]
+        .iter_mut()
+        .zip(digits[..count].iter().rev())
+    {
         *place = *digit;
     }
     call(CStr::from_bytes_until_nul(&buffer).unwrap_or(c"/proc/self/fd/-1"))

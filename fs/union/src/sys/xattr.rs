@@ -94,5 +94,8 @@ pub(crate) fn remove_if_present(fd: BorrowedFd<'_>, name: &OsStr) -> Result<(), 
 
 /// True for the ACL attributes, which the file system keeps in step with the mode.
 pub(crate) fn is_acl(name: &OsStr) -> bool {
-    matches!(name.as_bytes(), b"system.posix_acl_access" | b"system.posix_acl_default")
+    matches!(
+        name.as_bytes(),
+        b"system.posix_acl_access" | b"system.posix_acl_default"
+    )
 }

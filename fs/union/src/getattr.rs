@@ -1,0 +1,230 @@
+//! Handles of a node's objects, and its attributes.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use mille_layer::marks::apply_override;
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+
+use crate::attr::Attr;
+use crate::dirs::DirKey;
+use crate::error::{Context, Error, Result};
+use crate::node::{LowerDir, LowerFile, Node, NodeRef, Stack};
+use crate::sys::open;
+use crate::view::View;
+
+/// A handle (`O_PATH`) of one object, held or borrowed from the cache.
+#[derive(Debug)]
+pub(crate) enum Handle {
+    Own(OwnedFd),
+    Shared(Arc<OwnedFd>),
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(fd) => fd.as_fd(),
+            Self::Shared(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl View {
+    /// Attributes of a node.
+    ///
+    /// # Errors
+    /// A failed system call on a layer.
+    pub fn attr(&self, node: &NodeRef) -> Result<Attr> {
+        let stat = self.object_stat(node)?;
+        let mut attr = Attr::from_stat(&stat, node.ino);
+        attr.kind = node.kind;
+        let state = node.state.read();
+        let (in_upper, metacopy, removed) = match &state.upper {
+            Some(upper) => (true, upper.metacopy, state.removed),
+            None => (false, false, state.removed),
+        };
+        drop(state);
+        if node.is_dir() {
+            let parts = node.stack.dirs().len() + usize::from(in_upper);
+            if removed {
+                attr.nlink = 0;
+            } else if parts > 1 {
+                // Counting the merged subdirectories would cost a listing: 1 says that nobody did.
+                attr.nlink = 1;
+            }
+        } else if !in_upper && removed {
+            attr.nlink = 0;
+        }
+        if metacopy && let Some(file) = node.stack.file() {
+            let data = self.lower_stat(file.data_owner())?;
+            attr.blocks = u64::try_from(data.st_blocks).unwrap_or(0);
+        }
+        Ok(attr)
+    }
+
+    /// `stat` of the object that gives a node its attributes, overrides applied.
+    pub(crate) fn object_stat(&self, node: &NodeRef) -> Result<Stat> {
+        if let Some(stat) = self.upper_stat(node)? {
+            return Ok(stat);
+        }
+        match &node.stack {
+            Stack::Dirs(dirs) => self.lower_dir_stat(attribute_place(dirs)),
+            Stack::File(file) => self.lower_stat(file),
+            Stack::None => Err(Error::refused("stat", Errno::STALE)),
+        }
+    }
+
+    /// `stat` of a node's upper object, if it has one.
+    pub(crate) fn upper_stat(&self, node: &NodeRef) -> Result<Option<Stat>> {
+        let Some(handle) = self.upper_object(node)? else {
+            return Ok(None);
+        };
+        let mut stat = rustix::fs::fstat(&handle).op("stat")?;
+        apply_override(handle.as_fd(), None, &mut stat, self.upper_dialects()).op("stat")?;
+        Ok(Some(stat))
+    }
+
+    /// A handle of the object that gives a node its attributes.
+    pub(crate) fn object(&self, node: &NodeRef) -> Result<Handle> {
+        if let Some(handle) = self.upper_object(node)? {
+            return Ok(handle);
+        }
+        match &node.stack {
+            Stack::Dirs(dirs) => {
+                let dir = attribute_place(dirs);
+                let handle = self.lower_dir(dir.layer, &dir.path)?;
+                handle
+                    .map(Handle::Shared)
+                    .ok_or(Error::refused("open", Errno::XDEV))
+            }
+            Stack::File(file) => self.lower_handle(file).map(Handle::Own),
+            Stack::None => Err(Error::refused("open", Errno::STALE)),
+        }
+    }
+
+    /// A handle of a node's upper object, if it has one; certainly that object and no other of its name.
+    pub(crate) fn upper_object(&self, node: &Node) -> Result<Option<Handle>> {
+        let mut parent_handle: Option<(u64, Arc<OwnedFd>)> = None;
+        loop {
+            // The kept names are true while the state is held: whoever moves a name holds it for writing meanwhile.
+            let state = node.state.read();
+            let Some(upper) = &state.upper else {
+                return Ok(None);
+            };
+            if let Some(orphan) = &upper.orphan {
+                return Ok(Some(Handle::Shared(orphan.clone())));
+            }
+            let link = state
+                .links
+                .first()
+                .ok_or(Error::refused("open in upper", Errno::STALE))?;
+            let parent = parent_handle
+                .take_if(|(serial, _)| *serial == link.parent.serial)
+                .map(|(_, handle)| handle)
+                .or_else(|| self.dirs.get(&DirKey::Upper(link.parent.serial)));
+            let Some(parent) = parent else {
+                // Opening the parent takes the tree lock, which comes before any state.
+                let link_parent = link.parent.clone();
+                drop(state);
+                let handle = self
+                    .upper_dir(&link_parent)?
+                    .ok_or(Error::refused("open in upper", Errno::STALE))?;
+                parent_handle = Some((link_parent.serial, handle));
+                continue;
+            };
+            let handle = self
+                .retry_short_of_fds(|| open::handle(parent.as_fd(), &link.name))
+                .op("open in upper")?;
+            let stat = rustix::fs::fstat(&handle).op("stat in upper")?;
+            if (stat.st_dev, stat.st_ino) != (upper.dev, upper.ino) {
+                // Somebody works on the upper behind our back.
+                return Err(Error::refused("open in upper", Errno::STALE));
+            }
+            return Ok(Some(Handle::Own(handle)));
+        }
+    }
+
+    /// A handle of a lower object that is no directory.
+    pub(crate) fn lower_handle(&self, file: &LowerFile) -> Result<OwnedFd> {
+        let dir = self
+            .lower_dir(file.layer, &file.dir)?
+            .ok_or(Error::refused("open in lower", Errno::STALE))?;
+        self.retry_short_of_fds(|| open::handle(dir.as_fd(), &file.name))
+            .op("open in lower")
+    }
+
+    /// `stat` of a lower object that is no directory, overrides applied.
+    pub(crate) fn lower_stat(&self, file: &LowerFile) -> Result<Stat> {
+        let dir = self
+            .lower_dir(file.layer, &file.dir)?
+            .ok_or(Error::refused("stat in lower", Errno::STALE))?;
+        let mut stat = open::stat_name(dir.as_fd(), &file.name)
+            .op("stat in lower")?
+            .ok_or(Error::refused("stat in lower", Errno::STALE))?;
+        let lower = &self.lowers[usize::from(file.layer)];
+        apply_override(dir.as_fd(), Some(&file.name), &mut stat, &lower.dialects)
+            .op("stat in lower")?;
+        self.show_owner(file.layer, &mut stat);
+        Ok(stat)
+    }
+
+    /// `stat` of a lower directory, overrides applied.
+    pub(crate) fn lower_dir_stat(&self, dir: &LowerDir) -> Result<Stat> {
+        let lower = &self.lowers[usize::from(dir.layer)];
+        let mut stat = match self.lower_dir(dir.layer, &dir.path)? {
+            Some(handle) => {
+                let mut stat = rustix::fs::fstat(&handle).op("stat in lower")?;
+                apply_override(handle.as_fd(), None, &mut stat, &lower.dialects)
+                    .op("stat in lower")?;
+                stat
+            }
+            // Covered by another mount: what is mounted there lends its attributes.
+            None => self.covered_stat(dir)?,
+        };
+        self.show_owner(dir.layer, &mut stat);
+        Ok(stat)
+    }
+
+    fn covered_stat(&self, dir: &LowerDir) -> Result<Stat> {
+        let cut = dir.path.iter().rposition(|&b| b == b'/');
+        let (parent, name) = match cut {
+            Some(cut) => (&dir.path[..cut], &dir.path[cut + 1..]),
+            None => (&[][..], &dir.path[..]),
+        };
+        let stale = Error::refused("stat in lower", Errno::STALE);
+        let Some(handle) = self.lower_dir(dir.layer, &Arc::from(parent))? else {
+            return Err(stale);
+        };
+        let name = std::os::unix::ffi::OsStrExt::from_bytes(name);
+        open::stat_name(handle.as_fd(), name)
+            .op("stat in lower")?
+            .ok_or(stale)
+    }
+
+    /// An owner that the user namespace does not know appears as root where a layer is the machine's own.
+    fn show_owner(&self, layer: u16, stat: &mut Stat) {
+        if self.lowers[usize::from(layer)].mutable {
+            if stat.st_uid == self.overflow.0 {
+                stat.st_uid = 0;
+            }
+            if stat.st_gid == self.overflow.1 {
+                stat.st_gid = 0;
+            }
+        }
+    }
+
+    /// True for a node whose kind is a regular file.
+    pub(crate) fn require_file(node: &Node, op: &'static str) -> Result<()> {
+        match node.kind {
+            FileType::RegularFile => Ok(()),
+            FileType::Directory => Err(Error::refused(op, Errno::ISDIR)),
+            _ => Err(Error::refused(op, Errno::INVAL)),
+        }
+    }
+}
+
+/// The lower directory whose attributes count: the topmost that has some of its own.
+pub(crate) fn attribute_place(dirs: &[LowerDir]) -> &LowerDir {
+    dirs.iter().find(|dir| !dir.implied).unwrap_or(&dirs[0])
+}

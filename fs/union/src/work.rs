@@ -1,0 +1,365 @@
+//! The work directory: where everything is built before it enters the upper.
+//!
+//! As with the kernel's overlayfs the things of one mount live in a directory `work` inside the work directory, and
+//! whatever is found there at the next mount was left by a predecessor that was killed.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mille_layer::{Mark, MarkSpace};
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::io::Errno;
+
+use crate::config::Features;
+use crate::error::{Context, Error, Result};
+use crate::layers::Place;
+use crate::sys::open;
+
+/// How long the lock of an upper is tried for: a predecessor's umount may return before its server has gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pause between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// The directory inside the work directory, as the kernel names it.
+const INNER: &str = "work";
+
+/// The whiteout inode that all whiteouts of this mount are links of.
+const WHITEOUT: &str = "#whiteout";
+
+/// Prefix of intent records, which outlive a crash until they are replayed.
+pub(crate) const INTENT_PREFIX: &str = "intent-";
+
+/// Where the mark of a volatile mount lies, as the kernel has it: its presence after a reboot tells that data may be lost.
+const INCOMPAT: &str = "incompat";
+const VOLATILE: &str = "volatile";
+
+/// The work directory of a writable view.
+#[derive(Debug)]
+pub(crate) struct Work {
+    /// The inner directory.
+    pub(crate) dir: OwnedFd,
+    pub(crate) dev: u64,
+    next: AtomicU64,
+    whiteout: Mutex<bool>,
+    /// Locks on the upper and the work directory, held by being open.
+    _locks: [OwnedFd; 2],
+}
+
+impl Work {
+    /// Takes the locks, removes what a killed predecessor left (except its intents), and makes sure that the file system
+    /// can hold an upper.
+    pub(crate) fn open(
+        upper: &Place,
+        work: &Place,
+        space: MarkSpace,
+        features: Features,
+    ) -> Result<Self> {
+        let locks = [lock(upper, &upper.path)?, lock(work, &upper.path)?];
+        if upper.stat.st_dev != work.stat.st_dev {
+            return Err(Error::Unfit {
+                upper: upper.path.clone(),
+                why: format!(
+                    "the work directory {} is on another file system",
+                    work.path.display()
+                ),
+            });
+        }
+        match rustix::fs::mkdirat(&work.fd, INNER, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno).on("make work directory in", &work.path),
+        }
+        let dir = open::dir_handle(work.fd.as_fd(), INNER.as_ref()).on("open", &work.path)?;
+        refuse_after_crash(dir.as_fd(), upper)?;
+        clear(dir.as_fd(), &|name| {
+            name.as_encoded_bytes()
+                .starts_with(INTENT_PREFIX.as_bytes())
+                || name == INCOMPAT
+        })
+        .on("clean work directory", &work.path)?;
+        let this = Self {
+            dev: work.stat.st_dev,
+            dir,
+            next: AtomicU64::new(0),
+            whiteout: Mutex::new(false),
+            _locks: locks,
+        };
+        this.probe(upper, space)?;
+        if features.volatile {
+            this.mark_volatile().on("mark volatile", &work.path)?;
+        }
+        Ok(this)
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// A name in the work directory that nobody uses.
+    pub(crate) fn fresh_name(&self) -> OsString {
+        OsString::from(format!("#{:x}", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Builds something under a fresh name; if `build` fails nothing stays.
+    pub(crate) fn build<T>(
+        &self,
+        build: impl FnOnce(&OsStr) -> Result<T>,
+    ) -> Result<(Temp<'_>, T)> {
+        let temp = Temp {
+            work: self,
+            name: self.fresh_name(),
+        };
+        let made = build(&temp.name)?;
+        Ok((temp, made))
+    }
+
+    /// Makes a whiteout under a fresh name: one more link of the shared whiteout inode.
+    pub(crate) fn whiteout(&self) -> Result<Temp<'_>> {
+        let temp = Temp {
+            work: self,
+            name: self.fresh_name(),
+        };
+        self.link_whiteout(self.fd(), &temp.name)
+            .op("make whiteout")?;
+        Ok(temp)
+    }
+
+    /// Makes a whiteout under a name that is free.
+    pub(crate) fn link_whiteout(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> std::result::Result<(), Errno> {
+        let mut made = self.whiteout.lock();
+        if *made {
+            match self.link_shared(dir, name) {
+                // No more links on this inode, or somebody cleaned up: a new one.
+                Err(Errno::MLINK | Errno::NOENT) => {
+                    rustix::fs::unlinkat(&self.dir, WHITEOUT, AtFlags::empty())
+                        .or_else(absent_ok)?;
+                    *made = false;
+                }
+                other => return other,
+            }
+        }
+        let device = FileType::CharacterDevice;
+        rustix::fs::mknodat(&self.dir, WHITEOUT, device, Mode::empty(), 0)?;
+        *made = true;
+        match self.link_shared(dir, name) {
+            // A file system without hard links on devices: every whiteout is an inode.
+            Err(Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP) => {
+                rustix::fs::mknodat(dir, name, device, Mode::empty(), 0)
+            }
+            other => other,
+        }
+    }
+
+    fn link_shared(&self, dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Errno> {
+        rustix::fs::linkat(&self.dir, WHITEOUT, dir, name, AtFlags::empty())
+    }
+
+    /// Finds out at mount, not in the middle of an operation, that something is missing.
+    fn probe(&self, upper: &Place, space: MarkSpace) -> Result<()> {
+        let unfit = |what: &str, errno: Errno| Error::Unfit {
+            upper: upper.path.clone(),
+            why: format!("{what}: {errno}"),
+        };
+        let temp = self.whiteout().map_err(|error| Error::Unfit {
+            upper: upper.path.clone(),
+            why: format!("whiteouts (character device 0:0) cannot be made: {error}"),
+        })?;
+        let other = self.fresh_name();
+        rustix::fs::mkdirat(&self.dir, &other, Mode::from_raw_mode(0o700))
+            .map_err(|errno| unfit("directories cannot be made", errno))?;
+        let other = Temp {
+            work: self,
+            name: other,
+        };
+        let handle = open::dir_handle(self.fd(), &other.name).op("open work directory")?;
+        let opaque = space.name(Mark::Opaque);
+        let name = OsStr::from_bytes(opaque.to_bytes());
+        crate::sys::xattr::set(handle.as_fd(), name, b"y", XattrFlags::empty()).map_err(
+            |errno| {
+                unfit(
+                    &format!("the extended attribute {} cannot be set", name.display()),
+                    errno,
+                )
+            },
+        )?;
+        rustix::fs::renameat_with(
+            &self.dir,
+            &temp.name,
+            &self.dir,
+            &other.name,
+            RenameFlags::EXCHANGE,
+        )
+        .map_err(|errno| unfit("names cannot be exchanged atomically", errno))?;
+        // Into the upper and back again: upper and work may be two mounts of one file system.
+        let probe = OsString::from(format!("#mille-probe-{}", std::process::id()));
+        rustix::fs::renameat_with(
+            &self.dir,
+            &temp.name,
+            &upper.fd,
+            &probe,
+            RenameFlags::NOREPLACE,
+        )
+        .and_then(|()| rustix::fs::renameat(&upper.fd, &probe, &self.dir, &temp.name))
+        .map_err(|errno| unfit("renaming from the work directory into it fails", errno))
+    }
+
+    fn mark_volatile(&self) -> std::result::Result<(), Errno> {
+        let make = |dir: BorrowedFd<'_>, name: &str| {
+            rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700)).or_else(exists_ok)
+        };
+        make(self.fd(), INCOMPAT)?;
+        let incompat = open::dir_handle(self.fd(), INCOMPAT.as_ref())?;
+        make(incompat.as_fd(), VOLATILE)?;
+        let volatile = open::dir_handle(incompat.as_fd(), VOLATILE.as_ref())?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&volatile, BOOT_ID, flags, Mode::from_raw_mode(0o600))?;
+        rustix::io::write(&file, boot_id().as_bytes())?;
+        Ok(())
+    }
+}
+
+/// In the volatile mark: during which boot of the machine the upper was written. As long as the machine has not gone
+/// down since, nothing is lost.
+const BOOT_ID: &str = "boot_id";
+
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+fn refuse_after_crash(work: BorrowedFd<'_>, upper: &Place) -> Result<()> {
+    let path = PathBuf::from(INCOMPAT).join(VOLATILE);
+    let flags = open::HANDLE | OFlags::DIRECTORY;
+    let mark = match rustix::fs::openat(work, &path, flags, Mode::empty()) {
+        Ok(mark) => mark,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(errno).on("look for volatile mark of", &upper.path),
+    };
+    let mut text = [0u8; 64];
+    let read = rustix::fs::openat(
+        &mark,
+        BOOT_ID,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .and_then(|file| rustix::io::read(&file, &mut text));
+    let length = read.unwrap_or(0);
+    if length > 0 && text[..length] == *boot_id().as_bytes() {
+        return Ok(());
+    }
+    Err(Error::Unfit {
+        upper: upper.path.clone(),
+        why: format!(
+            "it was written without flushing (volatile) and the machine has gone down since, so data may be lost; \
+             remove {INNER}/{INCOMPAT}/{VOLATILE} in the work directory to use it nevertheless"
+        ),
+    })
+}
+
+fn lock(place: &Place, upper: &std::path::Path) -> Result<OwnedFd> {
+    let fd = open::reopen(place.fd.as_fd(), OFlags::RDONLY | OFlags::DIRECTORY)
+        .on("open", &place.path)?;
+    let start = Instant::now();
+    loop {
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(fd),
+            Err(Errno::WOULDBLOCK) if start.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Error::Busy {
+                    upper: upper.to_owned(),
+                });
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).on("lock", &place.path),
+        }
+    }
+}
+
+/// Something in the work directory; removed when dropped unless it has left by then.
+#[derive(Debug)]
+pub(crate) struct Temp<'a> {
+    work: &'a Work,
+    pub(crate) name: OsString,
+}
+
+impl Temp<'_> {
+    /// It has left the work directory, or is to stay there.
+    pub(crate) fn keep(mut self) {
+        self.name = OsString::new();
+    }
+}
+
+impl Drop for Temp<'_> {
+    fn drop(&mut self) {
+        if self.name.is_empty() {
+            return;
+        }
+        if let Err(errno) = remove_tree(self.work.fd(), &self.name)
+            && errno != Errno::NOENT
+        {
+            log::warn!(
+                "work directory: cannot remove {}: {errno}",
+                self.name.display()
+            );
+        }
+    }
+}
+
+/// Removes an object and, of a directory, all below it.
+pub(crate) fn remove_tree(dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        other => return other,
+    }
+    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        other => return other,
+    }
+    let inner = open::dir_handle(dir, name)?;
+    clear(inner.as_fd(), &|_| false)?;
+    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+}
+
+/// Removes what is in a directory, except names that are to stay.
+fn clear(dir: BorrowedFd<'_>, stays: &dyn Fn(&OsStr) -> bool) -> std::result::Result<(), Errno> {
+    let readable = open::reopen(dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut names = Vec::new();
+    for entry in Dir::new(readable)? {
+        let name = entry?.file_name().to_owned();
+        if name.as_bytes() != b"." && name.as_bytes() != b".." {
+            names.push(OsString::from_vec(name.into_bytes()));
+        }
+    }
+    for name in names {
+        if !stays(&name) {
+            remove_tree(dir, &name)?;
+        }
+    }
+    Ok(())
+}
+
+fn exists_ok(errno: Errno) -> std::result::Result<(), Errno> {
+    if errno == Errno::EXIST {
+        Ok(())
+    } else {
+        Err(errno)
+    }
+}
+
+fn absent_ok(errno: Errno) -> std::result::Result<(), Errno> {
+    if errno == Errno::NOENT {
+        Ok(())
+    } else {
+        Err(errno)
+    }
+}

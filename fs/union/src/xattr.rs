@@ -1,0 +1,80 @@
+//! Extended attributes as callers see them: the overlay's own are not there.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+
+use mille_layer::is_internal_xattr;
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, Result};
+use crate::node::NodeRef;
+use crate::sys::xattr;
+use crate::view::View;
+
+impl View {
+    /// The value of an extended attribute; `None` if there is none.
+    ///
+    /// # Errors
+    /// A failed system call.
+    pub fn get_xattr(&self, node: &NodeRef, name: &OsStr) -> Result<Option<Vec<u8>>> {
+        if is_internal_xattr(name) {
+            return Ok(None);
+        }
+        let handle = self.object(node)?;
+        xattr::get(handle.as_fd(), name).op("getxattr")
+    }
+
+    /// The names of the extended attributes.
+    ///
+    /// # Errors
+    /// A failed system call.
+    pub fn list_xattr(&self, node: &NodeRef) -> Result<Vec<OsString>> {
+        let handle = self.object(node)?;
+        let mut names = xattr::list(handle.as_fd()).op("listxattr")?;
+        names.retain(|name| !is_internal_xattr(name));
+        Ok(names)
+    }
+
+    /// Sets an extended attribute; `flags` as of setxattr(2): create only, or replace only.
+    ///
+    /// # Errors
+    /// `EPERM` for the overlay's own names, `EEXIST`, `ENODATA`, or a failed system call.
+    pub fn set_xattr(
+        &self,
+        node: &NodeRef,
+        name: &OsStr,
+        value: &[u8],
+        flags: XattrFlags,
+    ) -> Result<()> {
+        if is_internal_xattr(name) {
+            return Err(Error::refused("setxattr", Errno::PERM));
+        }
+        // Refusals come before the copy-up they would make useless.
+        let present = self.get_xattr(node, name)?.is_some();
+        if flags.contains(XattrFlags::CREATE) && present {
+            return Err(Error::refused("setxattr", Errno::EXIST));
+        }
+        if flags.contains(XattrFlags::REPLACE) && !present {
+            return Err(Error::refused("setxattr", Errno::NODATA));
+        }
+        let handle = self.upper_for_change(node)?;
+        xattr::set(handle.as_fd(), name, value, flags).op("setxattr")
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// `ENODATA` if there is none, `EPERM` for the overlay's own names, or a failed system call.
+    pub fn remove_xattr(&self, node: &NodeRef, name: &OsStr) -> Result<()> {
+        if is_internal_xattr(name) {
+            return Err(Error::refused("removexattr", Errno::PERM));
+        }
+        self.require_writable("removexattr")?;
+        if self.get_xattr(node, name)?.is_none() {
+            return Err(Error::refused("removexattr", Errno::NODATA));
+        }
+        let handle = self.upper_for_change(node)?;
+        xattr::remove(handle.as_fd(), name).op("removexattr")
+    }
+}
