@@ -1,6 +1,5 @@
 //! What can go wrong, in the words scripts know.
 
-use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -167,6 +166,9 @@ pub enum PlanError {
         /// As it was given.
         path: PathBuf,
     },
+    /// A mount on the root itself.
+    #[error("invalid mount: destination can't be '/'")]
+    MountOnRoot,
     /// An argument or variable contains a NUL byte.
     #[error("{what} contains a NUL byte")]
     Nul {
@@ -245,14 +247,12 @@ pub enum Warning {
     Groups,
 }
 
-/// Returns the system's text for an error number the way Go programs word it: first letter small.
+/// Returns the system's text for an error number the way Go programs word it: first letter small, no number.
 pub(crate) fn errno_text(errno: i32) -> String {
-    let text = Errno::from_raw(errno).desc();
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
-    match chars.next() {
-        Some(first) => first.to_lowercase().chain(chars).collect(),
-        None => format!("errno {errno}"),
-    }
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
 impl Failure {

@@ -21,17 +21,26 @@
 //! Kernel: 5.12 or newer (`mount_setattr`); `host::Host::probe` says so where it is older.
 
 mod capability;
+mod child;
 mod error;
+mod helper;
 pub mod host;
+mod init;
+mod message;
 pub mod outer;
 mod plan;
+mod rootfs;
 mod spawn;
 mod spec;
+mod subid;
+mod sys;
+mod user;
 
 pub use capability::{CapSet, Capability, UnknownCapability};
+pub use child::{Child, ExitStatus, Prepared};
 pub use error::{Failure, Outcome, PlanError, SpawnError, Verb, Warning};
-pub use plan::{Plan, Step};
-pub use spawn::{Child, ExitStatus, Prepared, exec, prepare, prepare_exec, spawn};
+pub use plan::{Nodes, Plan, Step};
+pub use spawn::{exec, prepare, prepare_exec, spawn};
 pub use spec::{
     BpfInstruction, CgroupPlacement, Device, DeviceKind, ExecSpec, IdMap, IdMaps, Mount, MountKind,
     MountOptions, Network, Propagation, Rlimit, SeccompProgram, SharedNamespaces, Spec, Stdio,

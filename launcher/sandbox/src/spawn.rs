@@ -1,160 +1,222 @@
 //! From a plan to processes.
+//!
+//! ```text
+//!   launcher ─ fork ─▶ guard ─ clone3(CLONE_PARENT, all namespaces) ─▶ new process (child of the launcher)
+//! ```
+//! The guard is a copy of the launcher with one thread, so that `clone3` is safe there, and outside the container's
+//! namespaces, so that it can write id maps. It then stays for as long as the container does, in a session of its own and
+//! with nothing open but two pidfds: when the launcher dies, however it dies, the guard kills the container's first
+//! process and with it the pid namespace. (`PR_SET_PDEATHSIG` alone is not enough: executing a set-id program clears it,
+//! and so can the container.) Should somebody kill launcher and guard together, the death signal is the second belt; it
+//! is tied to the *thread* that called [`prepare`], which therefore has to live as long as the container.
+//!
+//! For one more command in a running container the same process joins the namespaces instead, clones and leaves.
 
-use crate::{ExecSpec, Failure, Plan, SpawnError, Stdio, Verb, Warning};
-use nix::sys::signal::Signal;
+use crate::child::{Child, Launch, Prepared, reap_helper};
+use crate::helper::{ExecJob, Job, become_helper};
+use crate::init::Start;
+use crate::message::{Channel, Message};
+use crate::plan::exec_steps;
+use crate::sys::{self, Forked};
+use crate::{ExecSpec, Failure, Plan, SpawnError, Stdio, Verb};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::Pid;
-use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
-
-/// A process that is set up and waits for the word to execute its command. Dropped without [`Prepared::start`] it is
-/// killed and reaped.
-#[derive(Debug)]
-pub struct Prepared {
-    child: Child,
-    warnings: Vec<Warning>,
-}
-
-impl Prepared {
-    /// Returns the id of the waiting process in the caller's pid namespace.
-    pub fn pid(&self) -> Pid {
-        self.child.pid
-    }
-
-    /// Takes the master side of the terminal, when one was asked for. A second call returns `None`.
-    pub fn take_pty(&mut self) -> Option<OwnedFd> {
-        self.child.take_pty()
-    }
-
-    /// Returns what was left out or done in a second-best way.
-    pub fn warnings(&self) -> &[Warning] {
-        &self.warnings
-    }
-
-    /// Executes the command and returns when the kernel has accepted it.
-    ///
-    /// # Errors
-    /// The file is no program, its interpreter is missing, or the process died.
-    pub fn start(self) -> Result<Child, SpawnError> {
-        Err(unimplemented_error())
-    }
-}
-
-/// A running process: a container's first one, or one that [`exec`] made.
-///
-/// Dropping it neither kills nor reaps.
-#[derive(Debug)]
-pub struct Child {
-    pid: Pid,
-    pidfd: OwnedFd,
-    pty: Option<OwnedFd>,
-}
-
-impl Child {
-    /// Returns the id in the caller's pid namespace.
-    pub fn pid(&self) -> Pid {
-        self.pid
-    }
-
-    /// Returns a descriptor that becomes readable when the process ends.
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd;
-        self.pidfd.as_fd()
-    }
-
-    /// Takes the master side of the terminal. A second call returns `None`.
-    pub fn take_pty(&mut self) -> Option<OwnedFd> {
-        self.pty.take()
-    }
-
-    /// Sends a signal.
-    ///
-    /// # Errors
-    /// `ESRCH` when the process has ended.
-    pub fn signal(&self, _signal: Signal) -> io::Result<()> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
-    }
-
-    /// Waits for the end and reaps. Later calls return the same status.
-    ///
-    /// # Errors
-    /// `ECHILD` when somebody else has reaped it.
-    pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
-    }
-
-    /// Like [`Child::wait`], without waiting: `None` while it runs.
-    ///
-    /// # Errors
-    /// As of [`Child::wait`].
-    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
-    }
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// By itself, with this code.
-    Exited(i32),
-    /// By this signal.
-    Signaled {
-        /// Number of the signal.
-        signal: i32,
-        /// Whether a core was dumped.
-        core: bool,
-    },
-}
-
-impl ExitStatus {
-    /// Returns the code a shell would show: the process's own, or 128 plus the signal.
-    pub fn code(self) -> i32 {
-        match self {
-            Self::Exited(code) => code,
-            Self::Signaled { signal, .. } => 128 + signal,
-        }
-    }
-}
-
-fn unimplemented_error() -> SpawnError {
-    SpawnError::new(
-        Verb::Create,
-        Failure::System {
-            operation: "not yet implemented".to_owned(),
-            path: None,
-            errno: libc::ENOSYS,
-        },
-    )
-}
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::PidfdFlags;
+use rustix::thread::ThreadNameSpaceType;
 
 /// Makes the container's processes and namespaces, walks the plan and resolves the command, so that whatever is wrong is
 /// known before anything runs.
 ///
+/// The calling thread has to live as long as the container (see the module's documentation); other threads may come and
+/// go.
+///
 /// # Errors
 /// Any step may fail; nothing is left behind then.
-pub fn prepare(_plan: &Plan, _io: Stdio) -> Result<Prepared, SpawnError> {
-    Err(unimplemented_error())
+pub fn prepare(plan: &Plan, io: Stdio) -> Result<Prepared, SpawnError> {
+    launch(&Job::Create(plan), io, Start::Held)
 }
 
-/// [`prepare`] and [`Prepared::start`] in one.
+/// [`prepare`] and [`Prepared::start`] in one, without the round trip between them.
 ///
 /// # Errors
 /// As of both.
 pub fn spawn(plan: &Plan, io: Stdio) -> Result<Child, SpawnError> {
-    prepare(plan, io)?.start()
+    launched(launch(&Job::Create(plan), io, Start::AtOnce)?)
 }
 
 /// Enters all namespaces of a running container and sets up one more command there.
 ///
+/// The caller has to be the container's creator in the kernel's eyes: root, a process in the same N1, or an ordinary
+/// user's plain process whose N1 it is. (A process in *another* N1 of the same user may not.)
+///
 /// # Errors
 /// The container is gone, may not be entered, or a step failed.
-pub fn prepare_exec(_target: Pid, _spec: &ExecSpec, _io: Stdio) -> Result<Prepared, SpawnError> {
-    Err(unimplemented_error())
+pub fn prepare_exec(target: Pid, spec: &ExecSpec, io: Stdio) -> Result<Prepared, SpawnError> {
+    exec_job(target, spec).and_then(|job| launch(&Job::Exec(job), io, Start::Held))
 }
 
-/// [`prepare_exec`] and [`Prepared::start`] in one.
+/// [`prepare_exec`] and [`Prepared::start`] in one, without the round trip between them.
 ///
 /// # Errors
 /// As of both.
 pub fn exec(target: Pid, spec: &ExecSpec, io: Stdio) -> Result<Child, SpawnError> {
-    prepare_exec(target, spec, io)?.start()
+    let job = exec_job(target, spec)?;
+    launched(launch(&Job::Exec(job), io, Start::AtOnce)?)
+}
+
+fn launched(mut prepared: Prepared) -> Result<Child, SpawnError> {
+    match prepared.launch.take() {
+        Some(launch) => launch.until_executed(),
+        None => Err(SpawnError::new(Verb::Create, Failure::Vanished)),
+    }
+}
+
+fn exec_job(target: Pid, spec: &ExecSpec) -> Result<ExecJob, SpawnError> {
+    let error = |failure| SpawnError::new(Verb::Exec, failure);
+    if !spec.cwd.as_os_str().is_empty() && spec.cwd.is_relative() {
+        return Err(error(Failure::RelativeCwd {
+            cwd: spec.cwd.clone(),
+        }));
+    }
+    let gone = |errno| match errno {
+        Errno::SRCH | Errno::NOENT => Failure::NotRunning,
+        errno => Failure::system("inspect the container's first process", None, errno),
+    };
+    let pid = rustix::process::Pid::from_raw(target.as_raw()).ok_or(Errno::SRCH);
+    let pidfd = pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
+    let pidfd = pidfd.map_err(|errno| error(gone(errno)))?;
+    let namespaces = foreign_namespaces(target).map_err(|errno| error(gone(errno)))?;
+    let set_groups = std::fs::read_to_string(format!("/proc/{target}/setgroups"))
+        .map_or(true, |text| text.trim() != "deny");
+    let steps = exec_steps(spec, set_groups).map_err(|reason| error(Failure::Plan(reason)))?;
+    Ok(ExecJob {
+        target: pidfd,
+        namespaces,
+        set_groups,
+        cgroup: spec.cgroup.clone(),
+        steps,
+    })
+}
+
+/// Returns the namespaces of `target` that are not this process's: joining one's own may be forbidden.
+fn foreign_namespaces(target: Pid) -> Result<ThreadNameSpaceType, Errno> {
+    let kinds = [
+        ("user", ThreadNameSpaceType::USER),
+        ("mnt", ThreadNameSpaceType::MOUNT),
+        ("pid", ThreadNameSpaceType::PROCESS_ID),
+        ("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME),
+        ("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
+        ("net", ThreadNameSpaceType::NETWORK),
+        ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
+        ("time", ThreadNameSpaceType::TIME),
+    ];
+    let mut foreign = ThreadNameSpaceType::empty();
+    for (name, kind) in kinds {
+        let theirs = rustix::fs::stat(format!("/proc/{target}/ns/{name}"))?;
+        let ours = rustix::fs::stat(format!("/proc/self/ns/{name}"))?;
+        if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino) {
+            foreign |= kind;
+        }
+    }
+    Ok(foreign)
+}
+
+/// The three streams, none of them missing.
+fn complete(io: Stdio) -> Result<[OwnedFd; 3], Errno> {
+    let or_null = |fd: Option<OwnedFd>| match fd {
+        Some(fd) => Ok(fd),
+        None => {
+            let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+            rustix::fs::open("/dev/null", flags, Mode::empty())
+        }
+    };
+    Ok([or_null(io.stdin)?, or_null(io.stdout)?, or_null(io.stderr)?])
+}
+
+fn launch(job: &Job<'_>, io: Stdio, start: Start) -> Result<Prepared, SpawnError> {
+    let failed = |operation: &str, errno| {
+        SpawnError::new(job.verb(), Failure::system(operation, None, errno))
+    };
+    let streams = complete(io).map_err(|errno| failed("open /dev/null", errno))?;
+    let (ours, theirs) = Channel::pair().map_err(|errno| failed("make a socket pair", errno))?;
+    let launcher = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
+        .map_err(|errno| failed("open a pidfd", errno))?;
+    // No handler of this process may run in the copy.
+    let mut mask = SigSet::empty();
+    nix::sys::signal::pthread_sigmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::all()),
+        Some(&mut mask),
+    )
+    .map_err(|errno| failed("block the signals", Errno::from_raw_os_error(errno as i32)))?;
+    let forked = sys::fork();
+    if let Ok(Forked::Child) = forked {
+        become_helper(job, &streams, &theirs, &launcher, start);
+    }
+    let unblocked = nix::sys::signal::pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None);
+    drop((theirs, streams, launcher));
+    let helper = match forked.map_err(|errno| failed("fork", errno))? {
+        Forked::Parent(pid) => pid,
+        Forked::Child => sys::exit_now(1),
+    };
+    let prepared = until_ready(job.verb(), ours, helper);
+    match unblocked {
+        Ok(()) => prepared,
+        Err(errno) => Err(failed(
+            "restore the signal mask",
+            Errno::from_raw_os_error(errno as i32),
+        )),
+    }
+}
+
+/// Listens to the new process until it is ready.
+fn until_ready(verb: Verb, channel: Channel, helper: i32) -> Result<Prepared, SpawnError> {
+    let mut child: Option<Child> = None;
+    let mut warnings = Vec::new();
+    let failure = loop {
+        match (channel.receive(), &mut child) {
+            (Ok(Some((Message::Born { pid }, Some(pidfd)))), _) => {
+                let pid = Pid::from_raw(pid);
+                child = Some(Child {
+                    pid,
+                    pidfd,
+                    pty: None,
+                    guard: Some(helper),
+                    status: None,
+                });
+            }
+            (Ok(Some((Message::Warning(warning), _))), _) => warnings.push(warning),
+            (Ok(Some((Message::Terminal, pty))), Some(child)) => child.pty = pty,
+            (Ok(Some((Message::Ready, _))), Some(_)) => break None,
+            (Ok(Some((Message::Failed(failure), _))), _) => break Some(failure),
+            (Ok(Some(_) | None), _) => break Some(Failure::Vanished),
+            (Err(errno), _) => break Some(Failure::system("receive", None, errno)),
+        }
+    };
+    match (failure, child) {
+        (None, Some(mut child)) => {
+            if verb == Verb::Exec {
+                reap_helper(child.guard.take());
+            }
+            let launch = Launch {
+                verb,
+                child,
+                channel,
+            };
+            Ok(Prepared {
+                launch: Some(launch),
+                warnings,
+            })
+        }
+        (failure, child) => {
+            match child {
+                Some(mut child) => child.discard(),
+                None => reap_helper(Some(helper)),
+            }
+            Err(SpawnError::new(verb, failure.unwrap_or(Failure::Vanished)))
+        }
+    }
 }
