@@ -13,8 +13,11 @@ pub mod encode;
 pub mod extract;
 pub mod marks;
 mod overrides;
+mod path;
+mod pax;
 pub mod replay;
 pub mod resolve;
+mod stream;
 pub mod walk;
 pub mod xattr;
 

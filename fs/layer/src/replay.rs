@@ -1,9 +1,18 @@
 //! The very bytes of a layer's tar, made again of its directory and its header stream.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt as _;
+
+use rustix::fs::{FileType, OFlags, fstat};
 
 use crate::extract::EntryName;
+use crate::path::open_beneath;
+use crate::stream::{MAGIC, Range, Segment};
+
+/// For file content and for the header stream.
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// Why a tar could not be made again.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +51,133 @@ pub fn replay(
     header_stream: impl Read,
     out: impl Write,
 ) -> Result<u64, ReplayError> {
-    drop((layer, header_stream, out));
-    Err(ReplayError::Damaged("not yet"))
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, header_stream);
+    let mut magic = [0u8; MAGIC.len()];
+    input.read_exact(&mut magic).map_err(stream_error)?;
+    if magic != *MAGIC {
+        return Err(ReplayError::Damaged(
+            "not a header stream of a known version",
+        ));
+    }
+    let mut output = Output {
+        out,
+        written: 0,
+        buffer: vec![0u8; BUFFER_BYTES],
+    };
+    loop {
+        match Segment::read(&mut input).map_err(stream_error)? {
+            Segment::Raw(bytes) => output.write(&bytes)?,
+            Segment::Zeros(count) => output.zeros(count)?,
+            Segment::File { path, size } => {
+                let file = open(layer, &path, size)?;
+                output.part(
+                    &file,
+                    &path,
+                    Range {
+                        offset: 0,
+                        length: size,
+                    },
+                )?;
+            }
+            Segment::Ranges { path, size, ranges } => {
+                let file = open(layer, &path, size)?;
+                for range in ranges {
+                    output.part(&file, &path, range)?;
+                }
+            }
+            Segment::End { length } if length == output.written => break,
+            Segment::End { .. } => return Err(ReplayError::Damaged("wrong length")),
+        }
+    }
+    output.out.flush().map_err(ReplayError::Write)?;
+    Ok(output.written)
+}
+
+/// A cut or malformed stream is damaged; anything else is the reader's error.
+fn stream_error(error: io::Error) -> ReplayError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => ReplayError::Damaged("cut short"),
+        io::ErrorKind::InvalidData => ReplayError::Damaged("malformed segment"),
+        _ => ReplayError::Stream(error),
+    }
+}
+
+/// Opens a file of the layer and checks its type and size.
+fn open(layer: BorrowedFd<'_>, path: &[u8], size: u64) -> Result<File, ReplayError> {
+    let fault = |reason: String, source: Option<io::Error>| ReplayError::File {
+        path: EntryName(path.to_vec()),
+        reason,
+        source,
+    };
+    // Not blocking: a fifo in its place must not stop us.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = open_beneath(layer, path, flags)
+        .map_err(|error| fault("cannot be opened".into(), Some(error.into())))?;
+    let stat = fstat(&fd).map_err(|error| fault("stat".into(), Some(error.into())))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(fault("is not a regular file".into(), None));
+    }
+    if u64::try_from(stat.st_size) != Ok(size) {
+        let reason = format!("has {} bytes, its tar entry has {size}", stat.st_size);
+        return Err(fault(reason, None));
+    }
+    Ok(File::from(fd))
+}
+
+/// The tar being written.
+struct Output<W> {
+    out: W,
+    written: u64,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
+        self.out.write_all(bytes).map_err(ReplayError::Write)?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn zeros(&mut self, mut count: u64) -> Result<(), ReplayError> {
+        const ZEROS: [u8; 8192] = [0; 8192];
+        while count > 0 {
+            let step = count.min(ZEROS.len() as u64);
+            // At most the length of ZEROS.
+            self.write(&ZEROS[..step as usize])?;
+            count -= step;
+        }
+        Ok(())
+    }
+
+    /// Copies a part of a file; a shorter file than a moment ago is an error.
+    fn part(&mut self, file: &File, path: &[u8], range: Range) -> Result<(), ReplayError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let Range {
+            mut offset,
+            length: mut left,
+        } = range;
+        while left > 0 {
+            let step = left.min(buffer.len() as u64) as usize;
+            let outcome = match file.read_at(&mut buffer[..step], offset) {
+                Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                other => other,
+            };
+            let got = match outcome {
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    return Err(ReplayError::File {
+                        path: EntryName(path.to_vec()),
+                        reason: "cannot be read".into(),
+                        source: Some(error),
+                    });
+                }
+            };
+            self.write(&buffer[..got])?;
+            offset += got as u64;
+            left -= got as u64;
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
 }

@@ -386,7 +386,7 @@ impl<'a> Lookup<'a> {
             }
             // Something else than what has been found above: it is hidden, and so is all below it.
             Finding::Other | Finding::File { .. } | Finding::Dir { .. } => {
-                self.course = Course::Done
+                self.course = Course::Done;
             }
         }
     }

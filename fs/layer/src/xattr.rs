@@ -18,6 +18,9 @@ const FIRST_TRY_BYTES: usize = 256;
 /// The kernel's own limit for one value and for one list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 const KERNEL_MAX_BYTES: usize = 65536;
 
+/// Names and values.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Path of a directory descriptor, or of a name in it, through /proc.
 fn proc_path(dir: BorrowedFd<'_>, name: Option<&OsStr>) -> io::Result<Vec<u8>> {
     let mut path = Vec::with_capacity(24 + name.map_or(0, OsStr::len));
