@@ -252,7 +252,10 @@ pub(crate) fn errno_text(errno: i32) -> String {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
-    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+    chars
+        .next()
+        .map(|first| first.to_lowercase().chain(chars).collect())
+        .unwrap_or_default()
 }
 
 impl Failure {
@@ -289,8 +292,9 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Failure {
+    /// Writes what concerns the command and the working directory.
+    fn fmt_command(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotInPath { command } => {
                 write!(f, "exec: {command:?}: executable file not found in $PATH")
@@ -303,13 +307,36 @@ impl fmt::Display for Failure {
                 )
             }
             Self::NotExecutable { command } => write!(f, "exec: {command:?}: permission denied"),
-            Self::MagicLink { command } => write!(
-                f,
-                "exec: {command:?}: permission denied (leads through a link of procfs)"
-            ),
+            Self::MagicLink { command } => {
+                write!(
+                    f,
+                    "exec: {command:?}: permission denied (leads through a link of procfs)"
+                )
+            }
             Self::Execute { path, errno } => {
                 write!(f, "exec {}: {}", path.display(), errno_text(*errno))
             }
+            Self::RelativeCwd { .. } => f.write_str("Cwd must be an absolute path"),
+            Self::CwdNotADirectory { cwd } => {
+                write!(f, "Cannot mkdir: {} is not a directory", cwd.display())
+            }
+            Self::Chdir { cwd, errno } => {
+                let text = errno_text(*errno);
+                write!(
+                    f,
+                    "chdir to cwd ({cwd:?}) set in config.json failed: {text}"
+                )
+            }
+            Self::CwdOutside { .. } => f.write_str(
+                "current working directory is outside of container mount namespace root",
+            ),
+            other => other.fmt_user(f),
+        }
+    }
+
+    /// Writes what concerns users and groups.
+    fn fmt_user(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::NoSuchUser { user } => {
                 write!(
                     f,
@@ -331,24 +358,18 @@ impl fmt::Display for Failure {
             Self::IdOutOfRange => f.write_str("uids and gids must be in range 0-2147483647"),
             Self::IdNotMapped { kind, id } => write!(
                 f,
-                "{kind} {id} is not in the id map of this user namespace: give the user a larger range in \
+                "{kind} {id} is not in the id map of this user namespace: give the user a (larger) range in \
                  /etc/sub{kind}"
             ),
             Self::AccountFile { path, reason } => write!(f, "{}: {reason}", path.display()),
-            Self::RelativeCwd { .. } => f.write_str("Cwd must be an absolute path"),
-            Self::CwdNotADirectory { cwd } => {
-                write!(f, "Cannot mkdir: {} is not a directory", cwd.display())
-            }
-            Self::Chdir { cwd, errno } => {
-                write!(
-                    f,
-                    "chdir to cwd ({cwd:?}) set in config.json failed: {}",
-                    errno_text(*errno)
-                )
-            }
-            Self::CwdOutside { .. } => f.write_str(
-                "current working directory is outside of container mount namespace root",
-            ),
+            _ => f.write_str("unknown failure"),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::MountTarget { target, reason } => {
                 write!(f, "error mounting to {target:?}: {reason}")
             }
@@ -369,6 +390,7 @@ impl fmt::Display for Failure {
             Self::Vanished => f.write_str("the new process ended before it was ready"),
             Self::Plan(error) => error.fmt(f),
             Self::NotRunning => f.write_str("container is not running"),
+            other => other.fmt_command(f),
         }
     }
 }

@@ -214,10 +214,15 @@ fn become_first_process(plan: &Plan, channel: Channel, go: Option<OwnedFd>, star
             sys::exit_now(1);
         }
     }
-    let set_groups = plan
-        .steps
-        .iter()
-        .any(|step| matches!(step, Step::SwitchUser { set_groups: true }));
+    let set_groups = plan.steps.iter().any(|step| {
+        matches!(
+            step,
+            Step::SwitchUser {
+                set_groups: true,
+                ..
+            }
+        )
+    });
     let ready = match &plan.id_map {
         Some(_) => become_root_of_namespace(set_groups),
         None => Ok(()),

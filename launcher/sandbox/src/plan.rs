@@ -135,6 +135,8 @@ pub enum Step {
     SwitchUser {
         /// Whether the id map allows `setgroups`.
         set_groups: bool,
+        /// Whether somebody asked for groups, so that their lack is worth a warning.
+        groups_wanted: bool,
     },
     /// Sets permitted and effective capabilities of root; inheritable and ambient are emptied for everybody.
     Capabilities(CapSet),
@@ -498,6 +500,38 @@ fn mount_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
     } else {
         Propagation::Private
     };
+    steps.push(Step::DetachMounts { propagation });
+    steps.push(Step::Root {
+        path: spec.rootfs.clone(),
+    });
+    kernel_filesystems(spec, host, steps);
+    steps.extend(spec.mounts.iter().cloned().map(Step::Mount));
+    if spec.terminal {
+        steps.push(Step::Terminal {
+            window: spec.window,
+            console: true,
+        });
+    }
+    namespace_settings(spec, steps);
+    let cwd = absolute(&spec.cwd);
+    if cwd != Path::new("/") {
+        steps.push(Step::MakeCwd(cwd));
+    }
+    if !spec.privileged {
+        if !spec.readonly_paths.is_empty() {
+            steps.push(Step::ReadonlyPaths(spec.readonly_paths.clone()));
+        }
+        if !spec.masked_paths.is_empty() {
+            steps.push(Step::MaskedPaths(spec.masked_paths.clone()));
+        }
+    }
+    if spec.readonly_rootfs {
+        steps.push(Step::ReadonlyRoot);
+    }
+}
+
+/// /proc, /dev and /sys with everything below.
+fn kernel_filesystems(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
     let may_make_nodes = spec.user_namespace.is_none()
         && host.initial_user_namespace
         && host.capabilities.contains(crate::Capability::MKNOD);
@@ -508,10 +542,6 @@ fn mount_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
     };
     let readonly = !spec.privileged;
     steps.extend([
-        Step::DetachMounts { propagation },
-        Step::Root {
-            path: spec.rootfs.clone(),
-        },
         Step::Proc,
         Step::Dev,
         Step::Devices {
@@ -532,13 +562,10 @@ fn mount_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
             readonly,
         },
     ]);
-    steps.extend(spec.mounts.iter().cloned().map(Step::Mount));
-    if spec.terminal {
-        steps.push(Step::Terminal {
-            window: spec.window,
-            console: true,
-        });
-    }
+}
+
+/// What is set in the new namespaces; nothing in those of the host.
+fn namespace_settings(spec: &Spec, steps: &mut Vec<Step>) {
     if !spec.shared.uts {
         steps.extend(spec.hostname.clone().map(Step::Hostname));
         steps.extend(spec.domainname.clone().map(Step::Domainname));
@@ -550,21 +577,6 @@ fn mount_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
         path: name.split('.').collect(),
         value: value.clone(),
     }));
-    let cwd = absolute(&spec.cwd);
-    if cwd != Path::new("/") {
-        steps.push(Step::MakeCwd(cwd));
-    }
-    if !spec.privileged {
-        if !spec.readonly_paths.is_empty() {
-            steps.push(Step::ReadonlyPaths(spec.readonly_paths.clone()));
-        }
-        if !spec.masked_paths.is_empty() {
-            steps.push(Step::MaskedPaths(spec.masked_paths.clone()));
-        }
-    }
-    if spec.readonly_rootfs {
-        steps.push(Step::ReadonlyRoot);
-    }
 }
 
 fn process_steps(launch: &Launch<'_>, steps: &mut Vec<Step>) {
@@ -592,6 +604,7 @@ fn process_steps(launch: &Launch<'_>, steps: &mut Vec<Step>) {
     steps.push(Step::BoundingSet(launch.capabilities));
     steps.push(Step::SwitchUser {
         set_groups: launch.set_groups,
+        groups_wanted: !launch.extra_groups.is_empty(),
     });
     steps.push(Step::Capabilities(launch.capabilities));
     if launch.no_new_privileges {

@@ -117,6 +117,61 @@ fn the_plain_plan() {
     assert_eq!(names(&plan(&spec())), want);
 }
 
+/// First, then, why.
+const ORDER: &[(&str, &str, &str)] = &[
+    (
+        "CgroupNamespace",
+        "Cgroups",
+        "the mount shows the namespace's root",
+    ),
+    ("DetachMounts", "Root", "nothing may be mounted on the host"),
+    ("Root", "Proc", "targets are resolved in the root"),
+    ("Dev", "Devices", "nodes lie in /dev"),
+    (
+        "Pts",
+        "Terminal",
+        "the terminal is made in the container's devpts",
+    ),
+    ("Mount", "MakeCwd", "the directory may lie in a volume"),
+    (
+        "Mount",
+        "MaskedPaths",
+        "a volume must not uncover what is masked",
+    ),
+    ("Mount", "ReadonlyPaths", "same"),
+    ("Proc", "Sysctl", "it is written through the new /proc"),
+    ("Sysctl", "ReadonlyPaths", "/proc/sys becomes read-only"),
+    (
+        "MakeCwd",
+        "ReadonlyRoot",
+        "a directory cannot be made later",
+    ),
+    ("ReadonlyRoot", "Pivot", "all mounts are done before"),
+    ("MaskedPaths", "Pivot", "the null device is the host's"),
+    (
+        "Pivot",
+        "Identity",
+        "the files of the container are read with the host out of reach",
+    ),
+    ("Pivot", "EnterCwd", "same"),
+    (
+        "Session",
+        "Streams",
+        "the terminal takes the place of the streams",
+    ),
+    ("Identity", "Streams", "the owner must be known"),
+    ("Rlimits", "SwitchUser", "raising needs root"),
+    ("EnterCwd", "SwitchUser", "docker enters it as root"),
+    (
+        "Seccomp",
+        "BoundingSet",
+        "without no_new_privs it needs CAP_SYS_ADMIN",
+    ),
+    ("BoundingSet", "SwitchUser", "dropping needs CAP_SETPCAP"),
+    ("SwitchUser", "Capabilities", "a change of user clears them"),
+    ("Capabilities", "Execute", "last"),
+];
+
 #[test]
 fn order_of_everything() {
     let everything = Spec {
@@ -137,59 +192,7 @@ fn order_of_everything() {
         ..spec()
     };
     let names = names(&plan(&everything));
-    for (first, then, why) in [
-        (
-            "CgroupNamespace",
-            "Cgroups",
-            "the mount shows the namespace's root",
-        ),
-        ("DetachMounts", "Root", "nothing may be mounted on the host"),
-        ("Root", "Proc", "targets are resolved in the root"),
-        ("Dev", "Devices", "nodes lie in /dev"),
-        (
-            "Pts",
-            "Terminal",
-            "the terminal is made in the container's devpts",
-        ),
-        ("Mount", "MakeCwd", "the directory may lie in a volume"),
-        (
-            "Mount",
-            "MaskedPaths",
-            "a volume must not uncover what is masked",
-        ),
-        ("Mount", "ReadonlyPaths", "same"),
-        ("Proc", "Sysctl", "it is written through the new /proc"),
-        ("Sysctl", "ReadonlyPaths", "/proc/sys becomes read-only"),
-        (
-            "MakeCwd",
-            "ReadonlyRoot",
-            "a directory cannot be made later",
-        ),
-        ("ReadonlyRoot", "Pivot", "all mounts are done before"),
-        ("MaskedPaths", "Pivot", "the null device is the host's"),
-        (
-            "Pivot",
-            "Identity",
-            "the files of the container are read with the host out of reach",
-        ),
-        ("Pivot", "EnterCwd", "same"),
-        (
-            "Session",
-            "Streams",
-            "the terminal takes the place of the streams",
-        ),
-        ("Identity", "Streams", "the owner must be known"),
-        ("Rlimits", "SwitchUser", "raising needs root"),
-        ("EnterCwd", "SwitchUser", "docker enters it as root"),
-        (
-            "Seccomp",
-            "BoundingSet",
-            "without no_new_privs it needs CAP_SYS_ADMIN",
-        ),
-        ("BoundingSet", "SwitchUser", "dropping needs CAP_SETPCAP"),
-        ("SwitchUser", "Capabilities", "a change of user clears them"),
-        ("Capabilities", "Execute", "last"),
-    ] {
+    for (first, then, why) in ORDER {
         assert!(
             position(&names, first) < position(&names, then),
             "{first} before {then}: {why}"
@@ -314,104 +317,82 @@ fn one_id_has_no_tty_group() {
     };
     let plan = Plan::new(&spec, &host).unwrap();
     assert!(plan.steps.contains(&Step::Pts { gid: None }));
-    assert!(plan.steps.contains(&Step::SwitchUser { set_groups: false }));
+    assert!(plan.steps.contains(&Step::SwitchUser {
+        set_groups: false,
+        groups_wanted: false
+    }));
+}
+
+fn with(edit: impl FnOnce(&mut Spec)) -> Spec {
+    let mut spec = spec();
+    edit(&mut spec);
+    spec
+}
+
+fn sysctl(name: &str, network: Network) -> Spec {
+    with(|s| {
+        s.network = network;
+        s.sysctls.push((name.to_owned(), "1".to_owned()));
+    })
+}
+
+/// Specs of which no plan can be made, and how the reason starts.
+fn refused() -> Vec<(Spec, &'static str)> {
+    let limit = Rlimit {
+        name: "frob".to_owned(),
+        soft: None,
+        hard: None,
+    };
+    let resource_only: CapSet = [Capability::SYS_RESOURCE].into_iter().collect();
+    vec![
+        (with(|s| s.args.clear()), "no command specified"),
+        (
+            with(|s| s.cwd = "relative".into()),
+            "the working directory 'relative' is invalid, it needs to be an absolute path",
+        ),
+        (
+            with(|s| s.args.push("a\0b".into())),
+            "an argument contains a NUL byte",
+        ),
+        (
+            with(|s| s.env.push("a\0b".into())),
+            "an environment variable contains a NUL byte",
+        ),
+        (
+            with(|s| s.mounts.push(bind("/a/.."))),
+            "invalid mount: destination can't be '/'",
+        ),
+        (
+            with(|s| s.mounts.push(bind("x"))),
+            "the mount target \"x\" is not an absolute path",
+        ),
+        (
+            sysctl("net.ipv4.ip_forward", Network::Host),
+            "sysctl \"net.ipv4.ip_forward\" is not in a separate kernel namespace",
+        ),
+        (
+            sysctl("kernel.core_pattern", Network::None),
+            "sysctl \"kernel.core_pattern\" is not in a separate kernel namespace",
+        ),
+        (
+            sysctl("net.../../kernel/core_pattern", Network::None),
+            "sysctl \"net.../../kernel/core_pattern\" is not in a separate kernel namespace",
+        ),
+        (with(|s| s.rlimits.push(limit)), "invalid ulimit type: frob"),
+        (
+            with(|s| s.hostname = Some("h".repeat(65))),
+            "invalid hostname",
+        ),
+        (
+            with(|s| s.required_capabilities = resource_only),
+            "capability CAP_SYS_RESOURCE is not available on this host",
+        ),
+    ]
 }
 
 #[test]
 fn refused_specs() {
-    let nul = std::ffi::OsString::from("a\0b");
-    let resource_only: CapSet = [Capability::SYS_RESOURCE].into_iter().collect();
-    for (given, want) in [
-        (
-            Spec {
-                args: vec![],
-                ..spec()
-            },
-            "no command specified",
-        ),
-        (
-            Spec {
-                cwd: "relative".into(),
-                ..spec()
-            },
-            "the working directory 'relative' is invalid, it needs to be an absolute path",
-        ),
-        (
-            Spec {
-                args: vec![nul.clone()],
-                ..spec()
-            },
-            "an argument contains a NUL byte",
-        ),
-        (
-            Spec {
-                env: vec![nul],
-                ..spec()
-            },
-            "an environment variable contains a NUL byte",
-        ),
-        (
-            Spec {
-                mounts: vec![bind("/a/..")],
-                ..spec()
-            },
-            "invalid mount: destination can't be '/'",
-        ),
-        (
-            Spec {
-                mounts: vec![bind("x")],
-                ..spec()
-            },
-            "the mount target \"x\" is not an absolute path",
-        ),
-        (
-            Spec {
-                sysctls: vec![("net.ipv4.ip_forward".into(), "1".into())],
-                ..spec()
-            },
-            "sysctl \"net.ipv4.ip_forward\" is not in a separate kernel namespace",
-        ),
-        (
-            Spec {
-                sysctls: vec![("kernel.core_pattern".into(), "|x".into())],
-                ..spec()
-            },
-            "sysctl \"kernel.core_pattern\" is not in a separate kernel namespace",
-        ),
-        (
-            Spec {
-                network: Network::None,
-                sysctls: vec![("net.../../kernel/core_pattern".into(), "|x".into())],
-                ..spec()
-            },
-            "sysctl \"net.../../kernel/core_pattern\" is not in a separate kernel namespace",
-        ),
-        (
-            Spec {
-                rlimits: vec![Rlimit {
-                    name: "frob".into(),
-                    soft: None,
-                    hard: None,
-                }],
-                ..spec()
-            },
-            "invalid ulimit type: frob",
-        ),
-        (
-            Spec {
-                hostname: Some("h".repeat(65)),
-                ..spec()
-            },
-            "invalid hostname",
-        ),
-        (
-            Spec {
-                required_capabilities: resource_only,
-                ..spec()
-            },
-            "capability CAP_SYS_RESOURCE is not available on this host",
-        ),
-    ] {
+    for (given, want) in refused() {
         let mut host = host();
         host.capabilities.remove(Capability::SYS_RESOURCE);
         let error = Plan::new(&given, &host).unwrap_err().to_string();

@@ -126,7 +126,11 @@ impl Executor {
         }
     }
 
-    pub(super) fn switch_user(&mut self, set_groups: bool) -> Result<(), Failure> {
+    pub(super) fn switch_user(
+        &mut self,
+        set_groups: bool,
+        groups_wanted: bool,
+    ) -> Result<(), Failure> {
         let (uid, gid) = (self.identity.uid, self.identity.gid);
         if set_groups {
             let groups: Vec<Gid> = self
@@ -139,7 +143,7 @@ impl Executor {
                 Err(Errno::INVAL) => return Err(unmapped_group(&groups)),
                 other => other.during("set the supplementary groups")?,
             }
-        } else if self.identity.groups.len() > 1 {
+        } else if groups_wanted {
             self.warn(Warning::Groups);
         }
         let raw_gid = Gid::from_raw(gid);

@@ -166,7 +166,10 @@ impl Executor {
                 sys::install_seccomp(filter).during("install the seccomp filter")
             }
             Step::BoundingSet(keep) => identity::cut_bounding_set(*keep),
-            Step::SwitchUser { set_groups } => self.switch_user(*set_groups),
+            Step::SwitchUser {
+                set_groups,
+                groups_wanted,
+            } => self.switch_user(*set_groups, *groups_wanted),
             Step::Capabilities(set) => self.set_capabilities(*set),
             Step::NoNewPrivileges => {
                 rustix::thread::set_no_new_privs(true).during("set no_new_privs")

@@ -128,6 +128,8 @@ impl Executor {
         }
         let tree = clone_tree(CWD, Path::new("/proc"), true)
             .during_at("clone the mount", Path::new("/proc"))?;
+        sys::set_mount_attributes(tree.as_fd(), kernel_attributes(false), true)
+            .during_at("set the flags of", Path::new("/proc"))?;
         attach(tree.as_fd(), target.as_fd()).during_at("bind", Path::new("/proc"))?;
         self.warn(Warning::Proc {
             fallback: "the host's, whose process numbers are not the container's".to_owned(),

@@ -1,5 +1,9 @@
 //! What this machine allows.
 
+mod report;
+
+pub use report::{CgroupControl, Fuse, Mapper, Passthrough, ProcMount, Report, inspect};
+
 use crate::{CapSet, IdMap};
 use rustix::fs::StatFs;
 use std::io;
@@ -77,14 +81,19 @@ impl Host {
         })
     }
 
-    /// Whether the kernel has every call this crate uses.
+    /// Whether the kernel has every call this crate uses: `mount_setattr` is the newest.
     pub fn kernel_is_new_enough(&self) -> bool {
+        self.kernel_is_at_least(5, 12)
+    }
+
+    /// Whether the kernel's release is this one or later. A release that is no number is not.
+    pub fn kernel_is_at_least(&self, major: u32, minor: u32) -> bool {
         let mut numbers = self
             .kernel
             .split(|c: char| !c.is_ascii_digit())
-            .map(|n| n.parse::<u32>());
+            .map(str::parse::<u32>);
         match (numbers.next(), numbers.next()) {
-            (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (5, 12),
+            (Some(Ok(has_major)), Some(Ok(has_minor))) => (has_major, has_minor) >= (major, minor),
             _ => false,
         }
     }
