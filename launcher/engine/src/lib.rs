@@ -1,1 +1,34 @@
-//! To come.
+//! The life of a container: create, start, exec, stop, commit, export, remove.
+//!
+//! The engine joins the store (images and layers), the union (a container's root) and the sandbox (its processes).
+//! There is no daemon: each running container has one monitor process of its own, forked from the command that starts
+//! it; everything a later command must know lies in small files. The library never touches the terminal beyond the
+//! descriptors it is given.
+
+mod container;
+mod engine;
+mod error;
+mod host_config;
+mod ids;
+mod inspect;
+mod logs;
+mod options;
+mod session;
+mod state;
+
+pub use container::{Container, Ground};
+pub use engine::{Difference, DifferenceKind, Engine, Mode, Removed, Sizes};
+pub use error::{Error, Result};
+pub use host_config::{
+    DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE_BYTES, HostConfig, LogConfig, Resources,
+    RestartPolicy,
+};
+pub use ids::ContainerId;
+pub use inspect::{GraphData, GraphDriver, Inspect, MountPoint};
+pub use logs::{LogLine, LogStream};
+pub use options::{
+    Access, ClientIo, CommitOptions, CreateOptions, DEFAULT_DETACH_KEYS, Ended, EngineOptions, ExecOptions, HOST_BASE,
+    LogOptions, MountSource, RemoveImageOptions, RemoveOptions, StartOptions, StopOptions, Streams,
+};
+pub use session::Session;
+pub use state::{NEVER, State, Status};

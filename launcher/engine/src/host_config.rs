@@ -1,0 +1,259 @@
+//! What the host gives a container: the `HostConfig` of docker's inspect, with its very keys.
+//!
+//! Every key docker prints is here, so that scripts find it; the engine acts on those whose doc says so. The command
+//! line refuses flags whose field nothing acts on.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The host's side of a container's configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct HostConfig {
+    /// Bind mounts, `/host:/container[:ro|rw]`; both absolute.
+    pub binds: Option<Vec<String>>,
+    /// The file `--cidfile` named; only shown.
+    #[serde(rename = "ContainerIDFile")]
+    pub container_id_file: String,
+    /// The log driver and its options.
+    pub log_config: LogConfig,
+    /// `host` or `none`; empty and `default` mean `host`.
+    pub network_mode: String,
+    /// Published ports (none: there is no bridge network yet).
+    pub port_bindings: BTreeMap<String, Value>,
+    /// Always `no` for now.
+    pub restart_policy: RestartPolicy,
+    /// `--rm`: the monitor removes the container when it has ended.
+    pub auto_remove: bool,
+    /// Only shown.
+    pub volume_driver: String,
+    /// Only shown.
+    pub volumes_from: Option<Vec<String>>,
+    /// Capabilities beyond the default set, with or without `CAP_`, any case; `ALL`.
+    pub cap_add: Option<Vec<String>>,
+    /// Capabilities taken from the default set; `ALL`.
+    pub cap_drop: Option<Vec<String>>,
+    /// Only shown.
+    pub cgroupns_mode: String,
+    /// Name servers for /etc/resolv.conf in place of the host's.
+    pub dns: Vec<String>,
+    /// Resolver options for /etc/resolv.conf in place of the host's.
+    pub dns_options: Vec<String>,
+    /// Search domains for /etc/resolv.conf in place of the host's.
+    pub dns_search: Vec<String>,
+    /// Lines for /etc/hosts, `name:address`.
+    pub extra_hosts: Option<Vec<String>>,
+    /// Supplementary groups, names of the image's /etc/group or numbers.
+    pub group_add: Option<Vec<String>>,
+    /// Only `private` for now.
+    pub ipc_mode: String,
+    /// Only shown.
+    pub cgroup: String,
+    /// Only shown.
+    pub links: Option<Vec<String>>,
+    /// Only shown.
+    pub oom_score_adj: i64,
+    /// Only the empty mode (an own pid namespace) for now.
+    pub pid_mode: String,
+    /// All capabilities, nothing masked.
+    pub privileged: bool,
+    /// Only shown.
+    pub publish_all_ports: bool,
+    /// The root file system is mounted read-only.
+    pub readonly_rootfs: bool,
+    /// `no-new-privileges` is acted on.
+    pub security_opt: Option<Vec<String>>,
+    /// Temporary file systems: mount point to options.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tmpfs: BTreeMap<String, String>,
+    /// Only the empty mode for now.
+    #[serde(rename = "UTSMode")]
+    pub uts_mode: String,
+    /// Only shown.
+    pub userns_mode: String,
+    /// Size of /dev/shm in bytes.
+    pub shm_size: i64,
+    /// Always `mille`.
+    pub runtime: String,
+    /// Rows and columns at creation.
+    pub console_size: [u16; 2],
+    /// Only shown.
+    pub isolation: String,
+    /// Limits and devices; only shown for now.
+    #[serde(flatten)]
+    pub resources: Resources,
+    /// Paths hidden inside; `None` takes the default list.
+    pub masked_paths: Option<Vec<String>>,
+    /// Paths made read-only inside; `None` takes the default list.
+    pub readonly_paths: Option<Vec<String>>,
+}
+
+/// The limits part of [`HostConfig`], in docker's order; only shown for now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs, reason = "docker's own keys, kept for inspect; their meaning is docker's")]
+pub struct Resources {
+    pub cpu_shares: i64,
+    pub memory: i64,
+    pub nano_cpus: i64,
+    pub cgroup_parent: String,
+    pub blkio_weight: u16,
+    pub blkio_weight_device: Vec<Value>,
+    pub blkio_device_read_bps: Vec<Value>,
+    pub blkio_device_write_bps: Vec<Value>,
+    #[serde(rename = "BlkioDeviceReadIOps")]
+    pub blkio_device_read_iops: Vec<Value>,
+    #[serde(rename = "BlkioDeviceWriteIOps")]
+    pub blkio_device_write_iops: Vec<Value>,
+    pub cpu_period: i64,
+    pub cpu_quota: i64,
+    pub cpu_realtime_period: i64,
+    pub cpu_realtime_runtime: i64,
+    pub cpuset_cpus: String,
+    pub cpuset_mems: String,
+    pub devices: Vec<Value>,
+    pub device_cgroup_rules: Option<Vec<String>>,
+    pub device_requests: Option<Vec<Value>>,
+    pub kernel_memory: i64,
+    #[serde(rename = "KernelMemoryTCP")]
+    pub kernel_memory_tcp: i64,
+    pub memory_reservation: i64,
+    pub memory_swap: i64,
+    pub memory_swappiness: Option<i64>,
+    pub oom_kill_disable: Option<bool>,
+    pub pids_limit: Option<i64>,
+    pub ulimits: Vec<Value>,
+    pub cpu_count: i64,
+    pub cpu_percent: i64,
+    #[serde(rename = "IOMaximumIOps")]
+    pub io_maximum_iops: u64,
+    #[serde(rename = "IOMaximumBandwidth")]
+    pub io_maximum_bandwidth: u64,
+}
+
+/// The log driver and its options.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct LogConfig {
+    /// `json-file` or `none`.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// `max-size` and `max-file` for `json-file`.
+    pub config: BTreeMap<String, String>,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { kind: "json-file".to_owned(), config: BTreeMap::new() }
+    }
+}
+
+/// When a container is started again by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RestartPolicy {
+    /// `no`, `always`, `unless-stopped` or `on-failure`.
+    pub name: String,
+    /// Limit for `on-failure`; 0 means none.
+    pub maximum_retry_count: i64,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self { name: "no".to_owned(), maximum_retry_count: 0 }
+    }
+}
+
+/// Size of /dev/shm when nothing is said: 64 MiB, as docker.
+pub const DEFAULT_SHM_SIZE_BYTES: i64 = 64 << 20;
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            binds: None,
+            container_id_file: String::new(),
+            log_config: LogConfig::default(),
+            network_mode: "host".to_owned(),
+            port_bindings: BTreeMap::new(),
+            restart_policy: RestartPolicy::default(),
+            auto_remove: false,
+            volume_driver: String::new(),
+            volumes_from: None,
+            cap_add: None,
+            cap_drop: None,
+            cgroupns_mode: "host".to_owned(),
+            dns: Vec::new(),
+            dns_options: Vec::new(),
+            dns_search: Vec::new(),
+            extra_hosts: None,
+            group_add: None,
+            ipc_mode: "private".to_owned(),
+            cgroup: String::new(),
+            links: None,
+            oom_score_adj: 0,
+            pid_mode: String::new(),
+            privileged: false,
+            publish_all_ports: false,
+            readonly_rootfs: false,
+            security_opt: None,
+            tmpfs: BTreeMap::new(),
+            uts_mode: String::new(),
+            userns_mode: String::new(),
+            shm_size: DEFAULT_SHM_SIZE_BYTES,
+            runtime: "mille".to_owned(),
+            console_size: [0, 0],
+            isolation: String::new(),
+            resources: Resources { oom_kill_disable: Some(false), ..Resources::default() },
+            masked_paths: Some(strings(&DEFAULT_MASKED_PATHS)),
+            readonly_paths: Some(strings(&DEFAULT_READONLY_PATHS)),
+        }
+    }
+}
+
+fn strings(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&path| path.to_owned()).collect()
+}
+
+/// Paths that leak or endanger the host: hidden in every container that is not privileged. One list, for inspect and
+/// for the sandbox.
+pub const DEFAULT_MASKED_PATHS: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Paths through which the host could be changed: read-only in every container that is not privileged.
+pub const DEFAULT_READONLY_PATHS: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_in_dockers_order() {
+        let text = serde_json::to_string(&HostConfig::default()).unwrap();
+        let order = ["Binds", "ContainerIDFile", "LogConfig", "UTSMode", "ShmSize", "CpuShares", "BlkioDeviceReadIOps"];
+        let places: Vec<_> = order.iter().map(|key| text.find(&format!("\"{key}\":")).unwrap()).collect();
+        assert!(places.is_sorted(), "{text}");
+        assert!(text.ends_with("\"/proc/sysrq-trigger\"]}"), "{text}");
+    }
+
+    #[test]
+    fn survives_a_round_trip() {
+        let given = HostConfig { auto_remove: true, binds: Some(vec!["/a:/b:ro".into()]), ..HostConfig::default() };
+        let text = serde_json::to_string(&given).unwrap();
+        assert_eq!(serde_json::from_str::<HostConfig>(&text).unwrap(), given);
+    }
+}

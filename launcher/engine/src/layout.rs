@@ -1,0 +1,124 @@
+//! Where everything of a container lies, on disk and at run time.
+
+use std::path::{Path, PathBuf};
+
+use crate::ids::ContainerId;
+
+/// Paths below one store root and its run-time directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    /// The store's root.
+    pub(crate) root: PathBuf,
+    /// The run-time directory of this root.
+    pub(crate) run: PathBuf,
+}
+
+/// How much of an id names the run-time directory of a container: enough to be unique, short enough that the socket's
+/// path stays under the 108 bytes of `sun_path`.
+const RUN_NAME_LENGTH: usize = 32;
+
+impl Layout {
+    /// Directory of all containers.
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    /// Containers being made or removed: whatever lies here unlocked is a leftover.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.root.join("containers").join(".staging")
+    }
+
+    /// One symbolic link per container name, pointing at the id: making one is the claim.
+    pub(crate) fn names(&self) -> PathBuf {
+        self.root.join("container-names")
+    }
+
+    /// The layer with mount points and stubs that all containers have between image and upper.
+    pub(crate) fn init_layer(&self) -> PathBuf {
+        self.root.join("init-layer")
+    }
+
+    /// The paths of one container.
+    pub(crate) fn container(&self, id: &ContainerId) -> ContainerPaths {
+        ContainerPaths {
+            directory: self.containers().join(id.as_str()),
+            run: self.run.join(run_name(id)),
+            log_name: format!("{id}-json.log"),
+        }
+    }
+
+    /// The paths of one container while it is being made.
+    pub(crate) fn staged(&self, id: &ContainerId) -> ContainerPaths {
+        ContainerPaths { directory: self.staging().join(id.as_str()), ..self.container(id) }
+    }
+}
+
+/// Returns the name of a container's run-time directory.
+pub(crate) fn run_name(id: &ContainerId) -> &str {
+    id.as_str().get(..RUN_NAME_LENGTH).unwrap_or(id.as_str())
+}
+
+/// Paths of one container.
+#[derive(Debug, Clone)]
+pub(crate) struct ContainerPaths {
+    /// Its directory below the store root.
+    pub(crate) directory: PathBuf,
+    /// Its directory at run time; exists while its monitor lives.
+    pub(crate) run: PathBuf,
+    log_name: String,
+}
+
+impl ContainerPaths {
+    /// Name of the record file.
+    pub(crate) const RECORD: &'static str = "container.json";
+    /// Name of the state file.
+    pub(crate) const STATE: &'static str = "state.json";
+
+    pub(crate) fn record(&self) -> PathBuf {
+        self.directory.join(Self::RECORD)
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.directory.join(Self::STATE)
+    }
+
+    /// Held by the monitor for its life, and by whoever makes or removes the container.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.directory.join("lock")
+    }
+
+    pub(crate) fn upper(&self) -> PathBuf {
+        self.directory.join("upper")
+    }
+
+    pub(crate) fn work(&self) -> PathBuf {
+        self.directory.join("work")
+    }
+
+    pub(crate) fn merged(&self) -> PathBuf {
+        self.directory.join("merged")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.directory.join(&self.log_name)
+    }
+
+    pub(crate) fn monitor_log(&self) -> PathBuf {
+        self.directory.join("monitor.log")
+    }
+
+    pub(crate) fn etc(&self, file: &str) -> PathBuf {
+        self.directory.join(file)
+    }
+
+    /// The monitor's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run.join("sock")
+    }
+}
+
+/// Returns whether `path` with the longest suffix the engine adds still fits into a socket address.
+pub(crate) fn fits_socket(base: &Path) -> bool {
+    // base / 16 digits of the root's hash / run name / "sock", and the closing NUL.
+    base.as_os_str().len() + 1 + 16 + 1 + RUN_NAME_LENGTH + 1 + 4 < 108
+}

@@ -1,0 +1,184 @@
+//! Names of containers: their grammar, who has which, and names drawn for those who gave none.
+//!
+//! A name is claimed by making a symbolic link `container-names/NAME -> ID`: link creation is atomic, so no lock is
+//! taken. A link whose container is gone (its command was killed half-way) is stale; only clearing such a link takes
+//! the directory's lock.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::ids::{ContainerId, fill_random};
+use crate::layout::Layout;
+use crate::lock::Lock;
+use crate::records;
+use crate::words::{ADJECTIVES, CAKES};
+
+/// How long a claim waits for another command that is clearing the same stale name.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Draws before a digit is added to a drawn name.
+const DRAWS: usize = 6;
+
+/// Checks the grammar `[a-zA-Z0-9][a-zA-Z0-9_.-]+`; a leading slash is dropped, as docker does.
+///
+/// # Errors
+/// [`Error::InvalidName`] with the name as typed.
+pub(crate) fn check(typed: &str) -> Result<&str> {
+    let name = typed.strip_prefix('/').unwrap_or(typed);
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    // 255 is the longest file name; docker has no limit of its own.
+    if first && rest && (2..=255).contains(&name.len()) {
+        Ok(name)
+    } else {
+        Err(Error::InvalidName(typed.to_owned()))
+    }
+}
+
+/// Claims a name for a container.
+///
+/// # Errors
+/// [`Error::NameInUse`].
+pub(crate) fn claim(layout: &Layout, name: &str, id: &ContainerId) -> Result<()> {
+    if let Some(owner) = try_claim(layout, name, id)? {
+        reclaim_stale(layout, name, id, owner)?;
+    }
+    Ok(())
+}
+
+/// Draws a free name and claims it.
+///
+/// # Errors
+/// The names directory cannot be written.
+pub(crate) fn claim_random(layout: &Layout, id: &ContainerId) -> Result<String> {
+    for attempt in 0.. {
+        let mut bytes = [0_u8; 5];
+        fill_random(&mut bytes)?;
+        let mut name = random_name(bytes);
+        if attempt >= DRAWS {
+            name.push_str(&(bytes[4]).to_string());
+        }
+        match claim(layout, &name, id) {
+            Err(Error::NameInUse { .. }) => {}
+            other => return other.map(|()| name),
+        }
+    }
+    Err(Error::Invalid("no free name".to_owned()))
+}
+
+fn random_name(bytes: [u8; 5]) -> String {
+    let pick = |list: &[&'static str], high: u8, low: u8| {
+        let index = usize::from(u16::from_be_bytes([high, low])) % list.len();
+        list.get(index).copied().unwrap_or_default()
+    };
+    format!("{}_{}", pick(&ADJECTIVES, bytes[0], bytes[1]), pick(&CAKES, bytes[2], bytes[3]))
+}
+
+/// Returns the owner when the name is taken.
+fn try_claim(layout: &Layout, name: &str, id: &ContainerId) -> Result<Option<String>> {
+    let link = path(layout, name);
+    match symlink(id.as_str(), &link) {
+        Ok(()) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::read_link(&link) {
+            Ok(owner) => Ok(Some(owner.to_string_lossy().into_owned())),
+            // Freed between the two calls: the caller looks again under the lock.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(String::new())),
+            Err(error) => Err(Error::io("read link", &link)(error)),
+        },
+        Err(error) => Err(Error::io("create link", &link)(error)),
+    }
+}
+
+/// Takes a name over from an owner that does not exist any more.
+fn reclaim_stale(layout: &Layout, name: &str, id: &ContainerId, owner: String) -> Result<()> {
+    let in_use = |owner: String| Err(Error::NameInUse { name: name.to_owned(), id: owner });
+    if is_owner(layout, name, &owner)? {
+        return in_use(owner);
+    }
+    let lock_path = layout.names().join(".lock");
+    let Some(_lock) = Lock::take_within(&lock_path, PATIENCE)? else { return in_use(owner) };
+    // Only under the lock may a link be taken away, and it must still be the stale one.
+    let link = path(layout, name);
+    if let Ok(current) = fs::read_link(&link) {
+        let current = current.to_string_lossy().into_owned();
+        if is_owner(layout, name, &current)? {
+            return in_use(current);
+        }
+        fs::remove_file(&link).map_err(Error::io("remove stale name", &link))?;
+    }
+    match try_claim(layout, name, id)? {
+        None => Ok(()),
+        Some(owner) => in_use(owner),
+    }
+}
+
+/// Returns whether the container `owner` exists (or is being made) and goes by `name`.
+fn is_owner(layout: &Layout, name: &str, owner: &str) -> Result<bool> {
+    let Some(id) = ContainerId::parse(owner) else { return Ok(false) };
+    if let Some(record) = records::read(layout, &id)? {
+        return Ok(record.name == name);
+    }
+    Lock::is_held(&layout.staged(&id).lock())
+}
+
+/// Looks a name up; `None` when nobody has it.
+pub(crate) fn lookup(layout: &Layout, name: &str) -> Result<Option<ContainerId>> {
+    if check(name).is_err() {
+        return Ok(None);
+    }
+    let link = path(layout, name);
+    match fs::read_link(&link) {
+        Ok(owner) => Ok(ContainerId::parse(&owner.to_string_lossy())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read link", &link)(error)),
+    }
+}
+
+/// Gives a name back, if it still belongs to `id`.
+pub(crate) fn release(layout: &Layout, name: &str, id: &ContainerId) -> Result<()> {
+    let link = path(layout, name);
+    match fs::read_link(&link) {
+        Ok(owner) if owner == Path::new(id.as_str()) => {
+            crate::files::tolerate_missing(fs::remove_file(&link)).map_err(Error::io("remove", &link))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn path(layout: &Layout, name: &str) -> PathBuf {
+    layout.names().join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grammar_is_dockers() {
+        for (typed, want) in [
+            ("web", Some("web")),
+            ("/web", Some("web")),
+            ("a1", Some("a1")),
+            ("A_b.c-d", Some("A_b.c-d")),
+            ("q", None),
+            ("", None),
+            ("-ab", None),
+            ("a/b", None),
+            ("bad name", None),
+            ("..", None),
+        ] {
+            assert_eq!(check(typed).ok(), want, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn drawn_names_are_valid_names() {
+        for seed in 0..=255_u8 {
+            check(&random_name([seed, seed.wrapping_mul(7), seed.wrapping_mul(3), seed, seed])).unwrap();
+        }
+    }
+}
