@@ -1,7 +1,7 @@
 //! A container as callers see it.
 
-use mille_store::{DiffId, ImageId};
 use mille_store::config::ContainerConfig;
+use mille_store::{DiffId, ImageId};
 use serde::{Deserialize, Serialize};
 
 use crate::host_config::HostConfig;

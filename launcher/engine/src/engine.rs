@@ -11,8 +11,8 @@ use crate::ids::ContainerId;
 use crate::inspect::Inspect;
 use crate::logs::LogLine;
 use crate::options::{
-    ClientIo, CommitOptions, CreateOptions, EngineOptions, ExecOptions, LogOptions, MountSource, RemoveImageOptions,
-    RemoveOptions, StartOptions, StopOptions, Streams,
+    ClientIo, CommitOptions, CreateOptions, EngineOptions, ExecOptions, LogOptions, MountSource,
+    RemoveImageOptions, RemoveOptions, StartOptions, StopOptions, Streams,
 };
 use crate::session::Session;
 
@@ -176,7 +176,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::NotRunning`]; [`Error::Exec`] when the command cannot be started (docker: on stdout, code 126).
-    pub fn exec(&self, _id: &ContainerId, _options: &ExecOptions, _io: &ClientIo<'_>) -> Result<i32> {
+    pub fn exec(
+        &self,
+        _id: &ContainerId,
+        _options: &ExecOptions,
+        _io: &ClientIo<'_>,
+    ) -> Result<i32> {
         not_yet()
     }
 

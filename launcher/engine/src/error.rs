@@ -155,7 +155,11 @@ impl Error {
     /// Returns a closure that dresses an I/O error with what was tried and on which path.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_path_buf();
-        move |source| Error::Io { operation, path, source }
+        move |source| Error::Io {
+            operation,
+            path,
+            source,
+        }
     }
 
     /// Returns a closure that dresses a system error that has no path.
@@ -188,8 +192,14 @@ mod tests {
     #[test]
     fn exit_codes_follow_the_text() {
         for (text, want) in [
-            ("exec: \"x\": executable file not found in $PATH: unknown", 127),
-            ("exec: \"/x\": stat /x: no such file or directory: unknown", 127),
+            (
+                "exec: \"x\": executable file not found in $PATH: unknown",
+                127,
+            ),
+            (
+                "exec: \"/x\": stat /x: no such file or directory: unknown",
+                127,
+            ),
             ("exec: \"/etc\": permission denied: unknown", 126),
             ("No command specified", 125),
         ] {

@@ -26,15 +26,18 @@ pub(crate) fn replace(directory: &Path, name: &str, content: &[u8], mode: u32) -
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(mode);
     let mut file = options.open(&aside).map_err(Error::io("create", &aside))?;
-    file.write_all(content).map_err(Error::io("write", &aside))?;
+    file.write_all(content)
+        .map_err(Error::io("write", &aside))?;
     drop(file);
     fs::rename(&aside, &target).map_err(Error::io("rename into place", &target))
 }
 
 /// Replaces a JSON file.
 pub(crate) fn replace_json<T: Serialize>(directory: &Path, name: &str, value: &T) -> Result<()> {
-    let content = serde_json::to_vec(value)
-        .map_err(|source| Error::Record { path: directory.join(name), source })?;
+    let content = serde_json::to_vec(value).map_err(|source| Error::Record {
+        path: directory.join(name),
+        source,
+    })?;
     replace(directory, name, &content, PRIVATE)
 }
 
@@ -47,7 +50,10 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     };
     serde_json::from_slice(&bytes)
         .map(Some)
-        .map_err(|source| Error::Record { path: path.to_path_buf(), source })
+        .map_err(|source| Error::Record {
+            path: path.to_path_buf(),
+            source,
+        })
 }
 
 /// Takes "it is not there" for success.
@@ -69,8 +75,12 @@ pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<bool> {
 
 /// Opens a directory for `*at` calls.
 pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
-    rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| Error::io("open directory", path)(errno.into()))
+    rustix::fs::open(
+        path,
+        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|errno| Error::io("open directory", path)(errno.into()))
 }
 
 /// Removes a tree, going down by descriptors and never through a symbolic link. What vanishes meanwhile is fine.
@@ -79,8 +89,14 @@ pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
 /// The first entry that cannot be removed.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    let Some(name) = path.file_name() else { return Ok(()) };
-    let parent = match rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+    let Some(name) = path.file_name() else {
+        return Ok(());
+    };
+    let parent = match rustix::fs::open(
+        parent,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
         Ok(parent) => parent,
         Err(rustix::io::Errno::NOENT) => return Ok(()),
         Err(errno) => return Err(Error::io("open directory", parent)(errno.into())),
@@ -133,7 +149,9 @@ fn empty_directory(directory: &OwnedFd, depth: u32) -> rustix::io::Result<()> {
             continue;
         }
         let result = remove_at(directory.as_fd(), name, depth + 1);
-        if matches!(result, Err(rustix::io::Errno::ACCESS)) && entry.file_type() != FileType::Unknown {
+        if matches!(result, Err(rustix::io::Errno::ACCESS))
+            && entry.file_type() != FileType::Unknown
+        {
             // A directory its owner made unwritable (one-id mode, where the owner is us): open it up and try again.
             rustix::fs::fchmod(directory, Mode::RWXU)?;
             remove_at(directory.as_fd(), name, depth + 1)?;
@@ -179,10 +197,16 @@ mod tests {
     #[test]
     fn json_is_replaced_whole() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(read_json::<u32>(&directory.path().join("n.json")).unwrap(), None);
+        assert_eq!(
+            read_json::<u32>(&directory.path().join("n.json")).unwrap(),
+            None
+        );
         replace_json(directory.path(), "n.json", &7_u32).unwrap();
         replace_json(directory.path(), "n.json", &8_u32).unwrap();
-        assert_eq!(read_json::<u32>(&directory.path().join("n.json")).unwrap(), Some(8));
+        assert_eq!(
+            read_json::<u32>(&directory.path().join("n.json")).unwrap(),
+            Some(8)
+        );
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

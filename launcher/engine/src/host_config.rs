@@ -93,7 +93,10 @@ pub struct HostConfig {
 /// The limits part of [`HostConfig`], in docker's order; only shown for now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-#[allow(missing_docs, reason = "docker's own keys, kept for inspect; their meaning is docker's")]
+#[allow(
+    missing_docs,
+    reason = "docker's own keys, kept for inspect; their meaning is docker's"
+)]
 pub struct Resources {
     pub cpu_shares: i64,
     pub memory: i64,
@@ -146,7 +149,10 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { kind: "json-file".to_owned(), config: BTreeMap::new() }
+        Self {
+            kind: "json-file".to_owned(),
+            config: BTreeMap::new(),
+        }
     }
 }
 
@@ -162,7 +168,10 @@ pub struct RestartPolicy {
 
 impl Default for RestartPolicy {
     fn default() -> Self {
-        Self { name: "no".to_owned(), maximum_retry_count: 0 }
+        Self {
+            name: "no".to_owned(),
+            maximum_retry_count: 0,
+        }
     }
 }
 
@@ -205,7 +214,10 @@ impl Default for HostConfig {
             runtime: "mille".to_owned(),
             console_size: [0, 0],
             isolation: String::new(),
-            resources: Resources { oom_kill_disable: Some(false), ..Resources::default() },
+            resources: Resources {
+                oom_kill_disable: Some(false),
+                ..Resources::default()
+            },
             masked_paths: Some(strings(&DEFAULT_MASKED_PATHS)),
             readonly_paths: Some(strings(&DEFAULT_READONLY_PATHS)),
         }
@@ -234,8 +246,13 @@ pub const DEFAULT_MASKED_PATHS: [&str; 12] = [
 ];
 
 /// Paths through which the host could be changed: read-only in every container that is not privileged.
-pub const DEFAULT_READONLY_PATHS: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const DEFAULT_READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 #[cfg(test)]
 mod tests {
@@ -244,15 +261,30 @@ mod tests {
     #[test]
     fn keys_come_in_dockers_order() {
         let text = serde_json::to_string(&HostConfig::default()).unwrap();
-        let order = ["Binds", "ContainerIDFile", "LogConfig", "UTSMode", "ShmSize", "CpuShares", "BlkioDeviceReadIOps"];
-        let places: Vec<_> = order.iter().map(|key| text.find(&format!("\"{key}\":")).unwrap()).collect();
+        let order = [
+            "Binds",
+            "ContainerIDFile",
+            "LogConfig",
+            "UTSMode",
+            "ShmSize",
+            "CpuShares",
+            "BlkioDeviceReadIOps",
+        ];
+        let places: Vec<_> = order
+            .iter()
+            .map(|key| text.find(&format!("\"{key}\":")).unwrap())
+            .collect();
         assert!(places.is_sorted(), "{text}");
         assert!(text.ends_with("\"/proc/sysrq-trigger\"]}"), "{text}");
     }
 
     #[test]
     fn survives_a_round_trip() {
-        let given = HostConfig { auto_remove: true, binds: Some(vec!["/a:/b:ro".into()]), ..HostConfig::default() };
+        let given = HostConfig {
+            auto_remove: true,
+            binds: Some(vec!["/a:/b:ro".into()]),
+            ..HostConfig::default()
+        };
         let text = serde_json::to_string(&given).unwrap();
         assert_eq!(serde_json::from_str::<HostConfig>(&text).unwrap(), given);
     }

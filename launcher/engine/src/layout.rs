@@ -49,7 +49,10 @@ impl Layout {
 
     /// The paths of one container while it is being made.
     pub(crate) fn staged(&self, id: &ContainerId) -> ContainerPaths {
-        ContainerPaths { directory: self.staging().join(id.as_str()), ..self.container(id) }
+        ContainerPaths {
+            directory: self.staging().join(id.as_str()),
+            ..self.container(id)
+        }
     }
 }
 

@@ -5,30 +5,42 @@
 //! it; everything a later command must know lies in small files. The library never touches the terminal beyond the
 //! descriptors it is given.
 
+mod channel;
 mod container;
 mod engine;
 mod error;
+mod files;
 mod host_config;
 mod ids;
 mod inspect;
+mod layout;
+mod lock;
 mod logs;
+mod message;
+mod names;
 mod options;
+mod records;
+mod relay;
 mod session;
+mod signals;
 mod state;
+mod terminal;
+mod words;
 
 pub use container::{Container, Ground};
 pub use engine::{Difference, DifferenceKind, Engine, Mode, Removed, Sizes};
 pub use error::{Error, Result};
 pub use host_config::{
-    DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE_BYTES, HostConfig, LogConfig, Resources,
-    RestartPolicy,
+    DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE_BYTES, HostConfig, LogConfig,
+    Resources, RestartPolicy,
 };
 pub use ids::ContainerId;
 pub use inspect::{GraphData, GraphDriver, Inspect, MountPoint};
 pub use logs::{LogLine, LogStream};
 pub use options::{
-    Access, ClientIo, CommitOptions, CreateOptions, DEFAULT_DETACH_KEYS, Ended, EngineOptions, ExecOptions, HOST_BASE,
-    LogOptions, MountSource, RemoveImageOptions, RemoveOptions, StartOptions, StopOptions, Streams,
+    Access, ClientIo, CommitOptions, CreateOptions, DEFAULT_DETACH_KEYS, Ended, EngineOptions,
+    ExecOptions, HOST_BASE, LogOptions, MountSource, RemoveImageOptions, RemoveOptions,
+    StartOptions, StopOptions, Streams,
 };
 pub use session::Session;
 pub use state::{NEVER, State, Status};

@@ -90,7 +90,11 @@ mod tests {
         let lock = Lock::try_take(&path).unwrap().unwrap();
         assert!(Lock::is_held(&path).unwrap());
         assert!(Lock::try_take(&path).unwrap().is_none());
-        assert!(Lock::take_within(&path, Duration::from_millis(20)).unwrap().is_none());
+        assert!(
+            Lock::take_within(&path, Duration::from_millis(20))
+                .unwrap()
+                .is_none()
+        );
         drop(lock);
         assert!(!Lock::is_held(&path).unwrap());
         assert!(Lock::take_within(&path, Duration::ZERO).unwrap().is_some());

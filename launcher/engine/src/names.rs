@@ -29,7 +29,9 @@ const DRAWS: usize = 6;
 pub(crate) fn check(typed: &str) -> Result<&str> {
     let name = typed.strip_prefix('/').unwrap_or(typed);
     let mut bytes = name.bytes();
-    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let first = bytes
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
     let rest = bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
     // 255 is the longest file name; docker has no limit of its own.
     if first && rest && (2..=255).contains(&name.len()) {
@@ -75,7 +77,11 @@ fn random_name(bytes: [u8; 5]) -> String {
         let index = usize::from(u16::from_be_bytes([high, low])) % list.len();
         list.get(index).copied().unwrap_or_default()
     };
-    format!("{}_{}", pick(&ADJECTIVES, bytes[0], bytes[1]), pick(&CAKES, bytes[2], bytes[3]))
+    format!(
+        "{}_{}",
+        pick(&ADJECTIVES, bytes[0], bytes[1]),
+        pick(&CAKES, bytes[2], bytes[3])
+    )
 }
 
 /// Returns the owner when the name is taken.
@@ -95,12 +101,19 @@ fn try_claim(layout: &Layout, name: &str, id: &ContainerId) -> Result<Option<Str
 
 /// Takes a name over from an owner that does not exist any more.
 fn reclaim_stale(layout: &Layout, name: &str, id: &ContainerId, owner: String) -> Result<()> {
-    let in_use = |owner: String| Err(Error::NameInUse { name: name.to_owned(), id: owner });
+    let in_use = |owner: String| {
+        Err(Error::NameInUse {
+            name: name.to_owned(),
+            id: owner,
+        })
+    };
     if is_owner(layout, name, &owner)? {
         return in_use(owner);
     }
     let lock_path = layout.names().join(".lock");
-    let Some(_lock) = Lock::take_within(&lock_path, PATIENCE)? else { return in_use(owner) };
+    let Some(_lock) = Lock::take_within(&lock_path, PATIENCE)? else {
+        return in_use(owner);
+    };
     // Only under the lock may a link be taken away, and it must still be the stale one.
     let link = path(layout, name);
     if let Ok(current) = fs::read_link(&link) {
@@ -118,7 +131,9 @@ fn reclaim_stale(layout: &Layout, name: &str, id: &ContainerId, owner: String) -
 
 /// Returns whether the container `owner` exists (or is being made) and goes by `name`.
 fn is_owner(layout: &Layout, name: &str, owner: &str) -> Result<bool> {
-    let Some(id) = ContainerId::parse(owner) else { return Ok(false) };
+    let Some(id) = ContainerId::parse(owner) else {
+        return Ok(false);
+    };
     if let Some(record) = records::read(layout, &id)? {
         return Ok(record.name == name);
     }
@@ -143,7 +158,8 @@ pub(crate) fn release(layout: &Layout, name: &str, id: &ContainerId) -> Result<(
     let link = path(layout, name);
     match fs::read_link(&link) {
         Ok(owner) if owner == Path::new(id.as_str()) => {
-            crate::files::tolerate_missing(fs::remove_file(&link)).map_err(Error::io("remove", &link))
+            crate::files::tolerate_missing(fs::remove_file(&link))
+                .map_err(Error::io("remove", &link))
         }
         _ => Ok(()),
     }
@@ -178,7 +194,14 @@ mod tests {
     #[test]
     fn drawn_names_are_valid_names() {
         for seed in 0..=255_u8 {
-            check(&random_name([seed, seed.wrapping_mul(7), seed.wrapping_mul(3), seed, seed])).unwrap();
+            check(&random_name([
+                seed,
+                seed.wrapping_mul(7),
+                seed.wrapping_mul(3),
+                seed,
+                seed,
+            ]))
+            .unwrap();
         }
     }
 }

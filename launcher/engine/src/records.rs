@@ -132,7 +132,9 @@ pub(crate) fn settle(paths: &ContainerPaths, found: StateRecord) -> Result<State
 /// Returns when a file was last written, as the best guess of when its writer was last alive.
 fn modified(path: &Path) -> String {
     let time = fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    let time = time.and_then(|time| jiff::Timestamp::try_from(time).ok()).unwrap_or_else(jiff::Timestamp::now);
+    let time = time
+        .and_then(|time| jiff::Timestamp::try_from(time).ok())
+        .unwrap_or_else(jiff::Timestamp::now);
     time.to_string()
 }
 
@@ -143,7 +145,9 @@ pub(crate) fn now() -> String {
 
 /// Loads one container.
 pub(crate) fn load(layout: &Layout, id: &ContainerId) -> Result<Option<Container>> {
-    let Some(record) = read(layout, id)? else { return Ok(None) };
+    let Some(record) = read(layout, id)? else {
+        return Ok(None);
+    };
     let paths = layout.container(id);
     let state = settle(&paths, read_state(&paths)?)?;
     Ok(Some(record.with_state(state.state)))
@@ -160,7 +164,11 @@ pub(crate) fn ids(layout: &Layout) -> Result<Vec<ContainerId>> {
     let mut ids = Vec::new();
     for entry in entries {
         let name = entry.map_err(Error::io("read", &directory))?.file_name();
-        ids.extend(std::str::from_utf8(name.as_bytes()).ok().and_then(ContainerId::parse));
+        ids.extend(
+            std::str::from_utf8(name.as_bytes())
+                .ok()
+                .and_then(ContainerId::parse),
+        );
     }
     Ok(ids)
 }
@@ -193,7 +201,9 @@ pub(crate) fn find(layout: &Layout, typed: &str) -> Result<Container> {
     {
         return Ok(container);
     }
-    let mut matching = ids(layout)?.into_iter().filter(|id| !typed.is_empty() && id.as_str().starts_with(typed));
+    let mut matching = ids(layout)?
+        .into_iter()
+        .filter(|id| !typed.is_empty() && id.as_str().starts_with(typed));
     match (matching.next(), matching.next()) {
         (Some(id), None) => load(layout, &id)?.ok_or_else(no_such),
         (Some(_), Some(_)) => Err(Error::AmbiguousPrefix(typed.to_owned())),
@@ -208,7 +218,10 @@ mod tests {
 
     fn layout() -> (tempfile::TempDir, Layout) {
         let directory = tempfile::tempdir().unwrap();
-        let layout = Layout { root: directory.path().join("root"), run: directory.path().join("run") };
+        let layout = Layout {
+            root: directory.path().join("root"),
+            run: directory.path().join("run"),
+        };
         fs::create_dir_all(layout.staging()).unwrap();
         fs::create_dir_all(layout.names()).unwrap();
         (directory, layout)
@@ -253,10 +266,17 @@ mod tests {
             ("ababab", Some(&first)),
             ("ac", Some(&second)),
         ] {
-            assert_eq!(find(&layout, typed).ok().map(|c| c.id).as_ref(), want, "{typed}");
+            assert_eq!(
+                find(&layout, typed).ok().map(|c| c.id).as_ref(),
+                want,
+                "{typed}"
+            );
         }
         assert!(matches!(find(&layout, "a"), Err(Error::AmbiguousPrefix(_))));
-        assert!(matches!(find(&layout, "nosuch"), Err(Error::NoSuchContainer(_))));
+        assert!(matches!(
+            find(&layout, "nosuch"),
+            Err(Error::NoSuchContainer(_))
+        ));
         assert!(matches!(find(&layout, ""), Err(Error::NoSuchContainer(_))));
     }
 
@@ -283,11 +303,17 @@ mod tests {
         let (_guard, layout) = layout();
         let id = add(&layout, &"3".repeat(64), "gone");
         let paths = layout.container(&id);
-        let mut state = StateRecord { monitor: 1, ..StateRecord::default() };
+        let mut state = StateRecord {
+            monitor: 1,
+            ..StateRecord::default()
+        };
         state.state.begin(77, now());
         write_state(&paths, &state).unwrap();
         let found = load(&layout, &id).unwrap().unwrap();
-        assert_eq!((found.state.status, found.state.exit_code, found.state.pid), (Status::Exited, KILLED, 0));
+        assert_eq!(
+            (found.state.status, found.state.exit_code, found.state.pid),
+            (Status::Exited, KILLED, 0)
+        );
         let _lock = Lock::try_take(&paths.lock()).unwrap().unwrap();
         assert!(load(&layout, &id).unwrap().unwrap().is_running());
     }

@@ -121,7 +121,11 @@ impl State {
         self.pid = 0;
         self.exit_code = exit_code;
         self.error = error;
-        self.status = if self.finished_at == NEVER { Status::Created } else { Status::Exited };
+        self.status = if self.finished_at == NEVER {
+            Status::Created
+        } else {
+            Status::Exited
+        };
     }
 }
 

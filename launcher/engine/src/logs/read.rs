@@ -40,7 +40,11 @@ pub(crate) fn read(
     sink: &mut dyn FnMut(&LogLine) -> io::Result<()>,
 ) -> Result<()> {
     let watch = options.follow.then(|| Watch::new(path)).transpose()?;
-    let mut reader = Reader { options, sink, over: false };
+    let mut reader = Reader {
+        options,
+        sink,
+        over: false,
+    };
     let mut current = None;
     for (file, from) in starting_points(path, options.tail)? {
         let mut open = Open::new(file, from)?;
@@ -92,7 +96,9 @@ struct Reader<'a, 'o> {
 impl Reader<'_, '_> {
     fn line(&mut self, line: &[u8]) -> Result<()> {
         // A record torn by a crash is skipped: the rest of the log is still worth reading.
-        let Ok(stored) = serde_json::from_slice::<Stored>(line) else { return Ok(()) };
+        let Ok(stored) = serde_json::from_slice::<Stored>(line) else {
+            return Ok(());
+        };
         let time = || stored.time.parse::<jiff::Timestamp>().ok();
         if let Some(since) = self.options.since
             && time().is_some_and(|time| time < since)
@@ -105,9 +111,17 @@ impl Reader<'_, '_> {
             self.over = true;
             return Ok(());
         }
-        let stream = if stored.stream == "stderr" { LogStream::Stderr } else { LogStream::Stdout };
-        (self.sink)(&LogLine { stream, time: stored.time, text: stored.log })
-            .map_err(Error::system("write log line"))
+        let stream = if stored.stream == "stderr" {
+            LogStream::Stderr
+        } else {
+            LogStream::Stdout
+        };
+        (self.sink)(&LogLine {
+            stream,
+            time: stored.time,
+            text: stored.log,
+        })
+        .map_err(Error::system("write log line"))
     }
 }
 
@@ -122,8 +136,13 @@ impl Open {
     fn new(file: File, from: u64) -> Result<Self> {
         let inode = file.metadata().map_err(Error::system("stat log"))?.ino();
         let mut file = BufReader::new(file);
-        file.seek(SeekFrom::Start(from)).map_err(Error::system("seek log"))?;
-        Ok(Self { file, inode, position: from })
+        file.seek(SeekFrom::Start(from))
+            .map_err(Error::system("seek log"))?;
+        Ok(Self {
+            file,
+            inode,
+            position: from,
+        })
     }
 
     /// Gives all whole lines that are there by now.
@@ -131,10 +150,15 @@ impl Open {
         let mut line = Vec::new();
         while !reader.over {
             line.clear();
-            let length = self.file.read_until(b'\n', &mut line).map_err(Error::system("read log"))?;
+            let length = self
+                .file
+                .read_until(b'\n', &mut line)
+                .map_err(Error::system("read log"))?;
             if line.last() != Some(&b'\n') {
                 // The writer is in the middle of it: come back to its beginning.
-                self.file.seek(SeekFrom::Start(self.position)).map_err(Error::system("seek log"))?;
+                self.file
+                    .seek(SeekFrom::Start(self.position))
+                    .map_err(Error::system("seek log"))?;
                 return Ok(());
             }
             self.position += length as u64;
@@ -158,7 +182,8 @@ fn starting_points(path: &Path, tail: Option<u64>) -> Result<Vec<(File, u64)>> {
         let from = match &mut missing {
             None => 0,
             Some(lines) => {
-                let (from, found) = last_lines(&file, *lines).map_err(Error::io("read", &candidate))?;
+                let (from, found) =
+                    last_lines(&file, *lines).map_err(Error::io("read", &candidate))?;
                 *lines -= found;
                 from
             }
@@ -186,7 +211,12 @@ fn last_lines(file: &File, lines: u64) -> io::Result<(u64, u64)> {
         let lower = upper.saturating_sub(BLOCK_BYTES);
         block.resize(usize::try_from(upper - lower).unwrap_or_default(), 0);
         file.read_exact_at(&mut block, lower)?;
-        for (at, _) in block.iter().enumerate().rev().filter(|&(_, &byte)| byte == b'\n') {
+        for (at, _) in block
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|&(_, &byte)| byte == b'\n')
+        {
             // Each newline ends a line; the line after the one that makes `lines` full begins behind it.
             if found == lines {
                 return Ok((lower + at as u64 + 1, found));
@@ -210,7 +240,9 @@ impl Watch {
         let inotify = inotify::init(flags).map_err(system)?;
         let directory = path.parent().unwrap_or(Path::new("."));
         // The directory sees every write to the log, its rotation and the state file's replacement.
-        let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::DELETE_SELF;
+        let events = inotify::WatchFlags::MODIFY
+            | inotify::WatchFlags::MOVED_TO
+            | inotify::WatchFlags::DELETE_SELF;
         match inotify::add_watch(&inotify, directory, events) {
             // Out of watches (a limit per user): the interval alone keeps the follower going.
             Ok(_) | Err(rustix::io::Errno::NOSPC) => Ok(Self { inotify }),
@@ -241,7 +273,8 @@ mod tests {
         let mut log = JsonLog::open(path, rotation).unwrap();
         for line in lines {
             let time = format!("2026-11-21T02:33:{:02}Z", line % 60);
-            log.push(LogStream::Stdout, format!("{line}\n").as_bytes(), &time).unwrap();
+            log.push(LogStream::Stdout, format!("{line}\n").as_bytes(), &time)
+                .unwrap();
         }
         log.flush().unwrap();
     }
@@ -260,15 +293,54 @@ mod tests {
     fn tail_since_and_until() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x-json.log");
-        write(&path, 0..10, Rotation { max_size_bytes: None, max_files: 1 });
+        write(
+            &path,
+            0..10,
+            Rotation {
+                max_size_bytes: None,
+                max_files: 1,
+            },
+        );
         let at = |second: u32| Some(format!("2026-11-21T02:33:{second:02}Z").parse().unwrap());
         let none = LogOptions::default();
         for (options, want) in [
-            (LogOptions { tail: Some(0), ..none.clone() }, vec![]),
-            (LogOptions { tail: Some(2), ..none.clone() }, vec!["8", "9"]),
-            (LogOptions { tail: Some(100), since: at(8), ..none.clone() }, vec!["8", "9"]),
-            (LogOptions { until: at(1), ..none.clone() }, vec!["0", "1"]),
-            (LogOptions { since: at(3), until: at(3), ..none.clone() }, vec!["3"]),
+            (
+                LogOptions {
+                    tail: Some(0),
+                    ..none.clone()
+                },
+                vec![],
+            ),
+            (
+                LogOptions {
+                    tail: Some(2),
+                    ..none.clone()
+                },
+                vec!["8", "9"],
+            ),
+            (
+                LogOptions {
+                    tail: Some(100),
+                    since: at(8),
+                    ..none.clone()
+                },
+                vec!["8", "9"],
+            ),
+            (
+                LogOptions {
+                    until: at(1),
+                    ..none.clone()
+                },
+                vec!["0", "1"],
+            ),
+            (
+                LogOptions {
+                    since: at(3),
+                    until: at(3),
+                    ..none.clone()
+                },
+                vec!["3"],
+            ),
         ] {
             assert_eq!(collect(&path, &options), want, "{options:?}");
         }
@@ -279,9 +351,19 @@ mod tests {
     fn tail_reaches_into_rotated_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x-json.log");
-        write(&path, 0..30, Rotation { max_size_bytes: Some(500), max_files: 4 });
+        write(
+            &path,
+            0..30,
+            Rotation {
+                max_size_bytes: Some(500),
+                max_files: 4,
+            },
+        );
         assert!(rotated(&path, 1).exists());
-        let options = LogOptions { tail: Some(15), ..LogOptions::default() };
+        let options = LogOptions {
+            tail: Some(15),
+            ..LogOptions::default()
+        };
         let want: Vec<_> = (15..30).map(|n| n.to_string()).collect();
         assert_eq!(collect(&path, &options), want);
     }
@@ -290,7 +372,10 @@ mod tests {
     fn a_follower_gets_what_is_added_and_ends() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x-json.log");
-        let plain = Rotation { max_size_bytes: None, max_files: 1 };
+        let plain = Rotation {
+            max_size_bytes: None,
+            max_files: 1,
+        };
         write(&path, 0..3, plain);
         let mut lines = Vec::new();
         let mut rounds = 0;
@@ -298,7 +383,11 @@ mod tests {
             lines.push(line.text.trim_end().to_owned());
             Ok(())
         };
-        let options = LogOptions { tail: Some(1), follow: true, ..LogOptions::default() };
+        let options = LogOptions {
+            tail: Some(1),
+            follow: true,
+            ..LogOptions::default()
+        };
         let ended = || {
             rounds += 1;
             write(&path, rounds * 10..rounds * 10 + 1, plain);

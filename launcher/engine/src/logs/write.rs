@@ -33,18 +33,39 @@ pub(crate) fn rotation(config: &LogConfig) -> Result<Option<Rotation>> {
     match config.kind.as_str() {
         "none" => return Ok(None),
         "json-file" | "" => {}
-        other => return invalid(format!("error looking up logging plugin {other}: plugin \"{other}\" not found")),
+        other => {
+            return invalid(format!(
+                "error looking up logging plugin {other}: plugin \"{other}\" not found"
+            ));
+        }
     }
-    let mut rotation = Rotation { max_size_bytes: None, max_files: 1 };
+    let mut rotation = Rotation {
+        max_size_bytes: None,
+        max_files: 1,
+    };
     for (key, value) in &config.config {
         match key.as_str() {
-            "max-size" => match parse_size(value) {
-                Some(0) => return invalid("failed to initialize logging driver: max-size must be a positive number".into()),
-                Some(size) => rotation.max_size_bytes = Some(size),
-                None => return invalid(format!("failed to initialize logging driver: invalid size: '{value}'")),
-            },
+            "max-size" => {
+                match parse_size(value) {
+                    Some(0) => return invalid(
+                        "failed to initialize logging driver: max-size must be a positive number"
+                            .into(),
+                    ),
+                    Some(size) => rotation.max_size_bytes = Some(size),
+                    None => {
+                        return invalid(format!(
+                            "failed to initialize logging driver: invalid size: '{value}'"
+                        ));
+                    }
+                }
+            }
             "max-file" => match value.parse::<u32>() {
-                Ok(0) => return invalid("failed to initialize logging driver: max-file cannot be less than 1".into()),
+                Ok(0) => {
+                    return invalid(
+                        "failed to initialize logging driver: max-file cannot be less than 1"
+                            .into(),
+                    );
+                }
                 Ok(count) => rotation.max_files = count,
                 Err(_) => {
                     return invalid(format!(
@@ -52,7 +73,11 @@ pub(crate) fn rotation(config: &LogConfig) -> Result<Option<Rotation>> {
                     ));
                 }
             },
-            other => return invalid(format!("unknown log opt '{other}' for json-file log driver")),
+            other => {
+                return invalid(format!(
+                    "unknown log opt '{other}' for json-file log driver"
+                ));
+            }
         }
     }
     Ok(Some(rotation))
@@ -61,7 +86,9 @@ pub(crate) fn rotation(config: &LogConfig) -> Result<Option<Rotation>> {
 /// Parses `10m`, `1.5g`, `100k`, `4096`, `10mb` as binary units, as docker does for sizes in memory.
 fn parse_size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let digits = lower
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(lower.len());
     let (number, unit) = lower.split_at_checked(digits)?;
     let unit = unit.trim().trim_end_matches('b').trim_end_matches('i');
     let shift = match unit {
@@ -99,7 +126,13 @@ impl JsonLog {
     pub(crate) fn open(path: &Path, rotation: Rotation) -> Result<Self> {
         let file = open_append(path, MODE)?;
         let size_bytes = file.metadata().map_err(Error::io("stat", path))?.len();
-        let mut log = Self { path: path.to_path_buf(), file, size_bytes, rotation, batch: Vec::new() };
+        let mut log = Self {
+            path: path.to_path_buf(),
+            file,
+            size_bytes,
+            rotation,
+            batch: Vec::new(),
+        };
         if log.ends_torn()? {
             // A monitor was killed while it wrote: end its half record, so that ours stands on a line of its own.
             log.batch.push(b'\n');
@@ -109,9 +142,13 @@ impl JsonLog {
 
     fn ends_torn(&self) -> Result<bool> {
         use std::os::unix::fs::FileExt;
-        let Some(last) = self.size_bytes.checked_sub(1) else { return Ok(false) };
+        let Some(last) = self.size_bytes.checked_sub(1) else {
+            return Ok(false);
+        };
         let mut byte = [0_u8];
-        self.file.read_exact_at(&mut byte, last).map_err(Error::io("read", &self.path))?;
+        self.file
+            .read_exact_at(&mut byte, last)
+            .map_err(Error::io("read", &self.path))?;
         Ok(byte != *b"\n")
     }
 
@@ -130,7 +167,10 @@ impl JsonLog {
     /// Writes the batch.
     pub(crate) fn flush(&mut self) -> Result<()> {
         let batch = std::mem::take(&mut self.batch);
-        let result = self.file.write_all(&batch).map_err(Error::io("write", &self.path));
+        let result = self
+            .file
+            .write_all(&batch)
+            .map_err(Error::io("write", &self.path));
         self.size_bytes += batch.len() as u64;
         self.batch = batch;
         self.batch.clear();
@@ -139,13 +179,16 @@ impl JsonLog {
 
     fn rotate(&mut self) -> Result<()> {
         if self.rotation.max_files < 2 {
-            self.file.set_len(0).map_err(Error::io("truncate", &self.path))?;
+            self.file
+                .set_len(0)
+                .map_err(Error::io("truncate", &self.path))?;
         } else {
             for number in (1..self.rotation.max_files - 1).rev() {
                 let (from, to) = (rotated(&self.path, number), rotated(&self.path, number + 1));
                 tolerate_missing(fs::rename(&from, &to)).map_err(Error::io("rotate", &from))?;
             }
-            fs::rename(&self.path, rotated(&self.path, 1)).map_err(Error::io("rotate", &self.path))?;
+            fs::rename(&self.path, rotated(&self.path, 1))
+                .map_err(Error::io("rotate", &self.path))?;
             self.file = open_append(&self.path, MODE)?;
         }
         self.size_bytes = 0;
@@ -208,7 +251,10 @@ impl Splitter {
         while !bytes.is_empty() {
             let room = PIECE_BYTES - self.rest.len();
             let window = bytes.get(..room).unwrap_or(bytes);
-            let line = window.iter().position(|&byte| byte == b'\n').map(|at| at + 1);
+            let line = window
+                .iter()
+                .position(|&byte| byte == b'\n')
+                .map(|at| at + 1);
             let taken = line.unwrap_or(window.len());
             let (now, later) = bytes.split_at(taken);
             bytes = later;
@@ -228,7 +274,10 @@ impl Splitter {
     }
 
     /// Gives what is left at the end of the stream.
-    pub(crate) fn finish<E>(&mut self, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub(crate) fn finish<E>(
+        &mut self,
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let rest = std::mem::take(&mut self.rest);
         if rest.is_empty() { Ok(()) } else { each(&rest) }
     }
@@ -272,7 +321,12 @@ mod tests {
     fn records_are_dockers_bytes() {
         let mut out = Vec::new();
         let piece = b"quote \" back \\ tab \t <&> \xc3\xa9 \xff\xfe nul \0 bell \x07\n";
-        write_record(&mut out, LogStream::Stdout, piece, "2026-11-21T02:33:37.59308183Z");
+        write_record(
+            &mut out,
+            LogStream::Stdout,
+            piece,
+            "2026-11-21T02:33:37.59308183Z",
+        );
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "{\"log\":\"quote \\\" back \\\\ tab \\u0009 \\u003c\\u0026\\u003e é \\ufffd\\ufffd nul \\u0000 bell \
@@ -284,17 +338,38 @@ mod tests {
     fn driver_options_are_checked_with_dockers_words() {
         let config = |kind: &str, key: &str, value: &str| LogConfig {
             kind: kind.into(),
-            config: if key.is_empty() { BTreeMap::new() } else { BTreeMap::from([(key.into(), value.into())]) },
+            config: if key.is_empty() {
+                BTreeMap::new()
+            } else {
+                BTreeMap::from([(key.into(), value.into())])
+            },
         };
         for (given, want) in [
-            (config("frob", "", ""), "error looking up logging plugin frob: plugin \"frob\" not found"),
-            (config("json-file", "frob", "1"), "unknown log opt 'frob' for json-file log driver"),
-            (config("json-file", "max-size", "abc"), "failed to initialize logging driver: invalid size: 'abc'"),
+            (
+                config("frob", "", ""),
+                "error looking up logging plugin frob: plugin \"frob\" not found",
+            ),
+            (
+                config("json-file", "frob", "1"),
+                "unknown log opt 'frob' for json-file log driver",
+            ),
+            (
+                config("json-file", "max-size", "abc"),
+                "failed to initialize logging driver: invalid size: 'abc'",
+            ),
         ] {
             assert_eq!(rotation(&given).unwrap_err().to_string(), want);
         }
-        let rotation = rotation(&config("json-file", "max-size", "1k")).unwrap().unwrap();
-        assert_eq!(rotation, Rotation { max_size_bytes: Some(1024), max_files: 1 });
+        let rotation = rotation(&config("json-file", "max-size", "1k"))
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            rotation,
+            Rotation {
+                max_size_bytes: Some(1024),
+                max_files: 1
+            }
+        );
         assert_eq!(parse_size("1.5m"), Some(1_572_864));
     }
 
@@ -303,14 +378,26 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x-json.log");
         fs::write(&path, "{\"log\":\"half").unwrap();
-        let mut log = JsonLog::open(&path, Rotation { max_size_bytes: Some(200), max_files: 3 }).unwrap();
+        let mut log = JsonLog::open(
+            &path,
+            Rotation {
+                max_size_bytes: Some(200),
+                max_files: 3,
+            },
+        )
+        .unwrap();
         for _ in 0..9 {
-            log.push(LogStream::Stderr, b"0123456789\n", "2026-11-21T02:33:37Z").unwrap();
+            log.push(LogStream::Stderr, b"0123456789\n", "2026-11-21T02:33:37Z")
+                .unwrap();
         }
         log.flush().unwrap();
         let text = |path: &Path| fs::read_to_string(path).unwrap();
         assert!(text(&rotated(&path, 2)).len() >= 200 && text(&rotated(&path, 1)).len() >= 200);
         assert!(!rotated(&path, 3).exists());
-        assert!(text(&path).lines().all(|line| line.starts_with("{\"log\":\"0123456789")));
+        assert!(
+            text(&path)
+                .lines()
+                .all(|line| line.starts_with("{\"log\":\"0123456789"))
+        );
     }
 }
