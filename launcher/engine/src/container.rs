@@ -66,3 +66,34 @@ impl Container {
         self.state.running
     }
 }
+
+impl Container {
+    /// Returns whether its network is the host's.
+    pub(crate) fn uses_host_network(&self) -> bool {
+        matches!(self.host_config.network_mode.as_str(), "" | "host" | "default")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A container for tests: on the host, without any option.
+    pub(crate) fn sample() -> Container {
+        Container {
+            id: ContainerId::random().unwrap(),
+            name: "sample".into(),
+            created: crate::records::now(),
+            ground: Ground::Host,
+            layers: Vec::new(),
+            on_host: true,
+            image_name: HOST_BASE.into(),
+            path: "true".into(),
+            args: Vec::new(),
+            config: ContainerConfig::default(),
+            host_config: HostConfig { network_mode: "none".into(), ..HostConfig::default() },
+            state: State::default(),
+            restart_count: 0,
+        }
+    }
+}

@@ -129,8 +129,17 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// The union refused.
+    #[error(transparent)]
+    Union(mille_union::Error),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] mille_store::Error),
+    /// The user namespace could not be entered.
+    #[error(transparent)]
+    Outer(#[from] mille_sandbox::outer::OuterError),
     /// A system call on a file of ours failed.
-    #[error("{operation} {path}")]
+    #[error("{operation} {path}: {source}")]
     Io {
         /// What was tried, a verb.
         operation: &'static str,
@@ -141,7 +150,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A system call without a path failed.
-    #[error("{operation}")]
+    #[error("{operation}: {source}")]
     System {
         /// What was tried, a verb.
         operation: &'static str,

@@ -47,7 +47,7 @@ pub struct HostConfig {
     pub extra_hosts: Option<Vec<String>>,
     /// Supplementary groups, names of the image's /etc/group or numbers.
     pub group_add: Option<Vec<String>>,
-    /// Only `private` for now.
+    /// `private`, `shareable` (the same) or `host`.
     pub ipc_mode: String,
     /// Only shown.
     pub cgroup: String,
@@ -55,7 +55,7 @@ pub struct HostConfig {
     pub links: Option<Vec<String>>,
     /// Only shown.
     pub oom_score_adj: i64,
-    /// Only the empty mode (an own pid namespace) for now.
+    /// Empty (an own pid namespace) or `host`.
     pub pid_mode: String,
     /// All capabilities, nothing masked.
     pub privileged: bool,
@@ -68,13 +68,16 @@ pub struct HostConfig {
     /// Temporary file systems: mount point to options.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tmpfs: BTreeMap<String, String>,
-    /// Only the empty mode for now.
+    /// Empty (an own host name) or `host`.
     #[serde(rename = "UTSMode")]
     pub uts_mode: String,
     /// Only shown.
     pub userns_mode: String,
     /// Size of /dev/shm in bytes.
     pub shm_size: i64,
+    /// Kernel parameters of the container's own namespaces.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
     /// Always `mille`.
     pub runtime: String,
     /// Rows and columns at creation.
@@ -127,13 +130,25 @@ pub struct Resources {
     pub memory_swappiness: Option<i64>,
     pub oom_kill_disable: Option<bool>,
     pub pids_limit: Option<i64>,
-    pub ulimits: Vec<Value>,
+    pub ulimits: Vec<Ulimit>,
     pub cpu_count: i64,
     pub cpu_percent: i64,
     #[serde(rename = "IOMaximumIOps")]
     pub io_maximum_iops: u64,
     #[serde(rename = "IOMaximumBandwidth")]
     pub io_maximum_bandwidth: u64,
+}
+
+/// One `--ulimit`; acted on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Ulimit {
+    /// `nofile`, `nproc`, `core`, …
+    pub name: String,
+    /// -1 is unlimited.
+    pub hard: i64,
+    /// -1 is unlimited.
+    pub soft: i64,
 }
 
 /// The log driver and its options.
@@ -211,6 +226,7 @@ impl Default for HostConfig {
             uts_mode: String::new(),
             userns_mode: String::new(),
             shm_size: DEFAULT_SHM_SIZE_BYTES,
+            sysctls: BTreeMap::new(),
             runtime: "mille".to_owned(),
             console_size: [0, 0],
             isolation: String::new(),

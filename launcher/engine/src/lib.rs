@@ -32,7 +32,7 @@ pub use engine::{Difference, DifferenceKind, Engine, Mode, Removed, Sizes};
 pub use error::{Error, Result};
 pub use host_config::{
     DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE_BYTES, HostConfig, LogConfig,
-    Resources, RestartPolicy,
+    Resources, RestartPolicy, Ulimit,
 };
 pub use ids::ContainerId;
 pub use inspect::{GraphData, GraphDriver, Inspect, MountPoint};

@@ -97,6 +97,9 @@ pub enum Ended {
     Exited(i32),
     /// The detach keys were typed; the process goes on.
     Detached,
+    /// A signal came that is not passed on (or nobody reads the client's output any more: SIGPIPE); the process goes
+    /// on.
+    Interrupted(i32),
 }
 
 /// How `stop` ends a container.

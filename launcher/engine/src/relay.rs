@@ -97,6 +97,11 @@ impl<F: AsFd> Outlet<F> {
         Ok(())
     }
 
+    /// Returns whether the reader is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Drops what waits and everything that comes.
     pub(crate) fn close(&mut self) {
         self.closed = true;

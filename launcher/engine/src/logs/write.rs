@@ -84,7 +84,7 @@ pub(crate) fn rotation(config: &LogConfig) -> Result<Option<Rotation>> {
 }
 
 /// Parses `10m`, `1.5g`, `100k`, `4096`, `10mb` as binary units, as docker does for sizes in memory.
-fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower
         .find(|c: char| !c.is_ascii_digit() && c != '.')

@@ -1,0 +1,63 @@
+//! Processes of which only a number and a start time is left.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// What /proc/PID/stat says of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) parent: i32,
+    /// When it started, in clock ticks since boot.
+    pub(crate) start: u64,
+}
+
+/// Reads a process's parent and start; `None` when it is gone.
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse(&String::from_utf8_lossy(&text))
+}
+
+/// The second field, the name in brackets, may hold blanks and brackets: what counts comes after the last one.
+fn parse(text: &str) -> Option<Stat> {
+    let (_, after) = text.rsplit_once(')')?;
+    let mut fields = after.split_whitespace();
+    // proc_pid_stat(5): field 3 is the first here, 4 the parent, 22 the start.
+    let parent = fields.nth(1)?.parse().ok()?;
+    let start = fields.nth(17)?.parse().ok()?;
+    Some(Stat { parent, start })
+}
+
+/// Opens a process if it is still the one that started at `start`.
+pub(crate) fn open(pid: i32, start: u64) -> Option<OwnedFd> {
+    let number = Pid::from_raw(pid)?;
+    let fd = pidfd_open(number, PidfdFlags::empty()).ok()?;
+    // Checked after opening: the number cannot be given to another process while the descriptor stands for this one.
+    (start != 0 && stat(pid)?.start == start).then_some(fd)
+}
+
+/// Sends a signal to a process if it is still the one that started at `start`; returns whether it was there.
+pub(crate) fn signal(pid: i32, start: u64, signal: Signal) -> bool {
+    open(pid, start).is_some_and(|fd| pidfd_send_signal(fd, signal).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_names_do_not_confuse() {
+        let text = "77 (a b) c) S 5 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 1000 1";
+        assert_eq!(parse(text), Some(Stat { parent: 5, start: 123_456 }));
+    }
+
+    #[test]
+    fn a_reused_number_is_another_process() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let start = stat(own).unwrap().start;
+        assert!(open(own, start).is_some());
+        assert!(open(own, start + 1).is_none());
+        assert!(open(own, 0).is_none());
+    }
+}

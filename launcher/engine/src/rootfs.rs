@@ -1,0 +1,70 @@
+//! A container's layers as a union: what lies below, what is written, and what it is compared with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mille_union::{Access, Config, Features, Lower, LowerSource, Upper, View};
+
+use crate::error::{Error, Result};
+use crate::init_layer::Dialect;
+
+/// The layers of one container (or image), ready to be opened any number of times.
+#[derive(Debug, Clone)]
+pub(crate) struct Stack {
+    /// Directories, topmost first, without the host's root.
+    pub(crate) layers: Vec<PathBuf>,
+    /// Below them all lies the machine's own root.
+    pub(crate) on_host: bool,
+    pub(crate) dialect: Dialect,
+}
+
+/// The writable part of a container.
+#[derive(Debug, Clone)]
+pub(crate) struct Writable {
+    pub(crate) upper: PathBuf,
+    pub(crate) work: PathBuf,
+}
+
+/// What mille's own containers use: directories are renamed and attributes changed without copying.
+const FEATURES: Features = Features {
+    redirect_dir: true,
+    metacopy: true,
+    // The upper of a container is worth as much as its host: nothing waits for the disk on its behalf, but its own
+    // fsync calls are honoured.
+    volatile: false,
+    // A file of this name could not be told from a whiteout in the archive of a commit.
+    reserve_wh_names: false,
+};
+
+impl Stack {
+    fn lowers(&self) -> Result<Vec<Lower>> {
+        let mut lowers: Vec<Lower> = self.layers.iter().map(Lower::at).collect();
+        if self.on_host {
+            let root = crate::files::open_directory(std::path::Path::new("/"))?;
+            lowers.push(Lower { dir: LowerSource::Fd(root), mutable: true, aufs: false });
+        }
+        Ok(lowers)
+    }
+
+    /// Opens the stack with something written on it.
+    pub(crate) fn open(&self, writable: &Writable, access: Access) -> Result<Arc<View>> {
+        let upper = Upper { dir: writable.upper.clone(), work: writable.work.clone(), access };
+        self.view(Some(upper))
+    }
+
+    /// Opens the stack alone: what a container is compared with.
+    pub(crate) fn open_base(&self) -> Result<Arc<View>> {
+        self.view(None)
+    }
+
+    fn view(&self, upper: Option<Upper>) -> Result<Arc<View>> {
+        let config = Config {
+            lowers: self.lowers()?,
+            upper,
+            space: self.dialect.space,
+            ownership: self.dialect.ownership,
+            features: FEATURES,
+        };
+        View::open(config).map_err(Error::Union)
+    }
+}
