@@ -40,7 +40,7 @@ impl Frozen {
     /// No freezer, no permission, or a process that cannot be frozen in time (in disk sleep).
     pub(crate) fn new(init: Pid) -> io::Result<Self> {
         let (version, home) = home(init)?;
-        let group = home.join(format!("mille-freeze-{init}"));
+        let group = home.join(group_name(init.as_raw()));
         fs::create_dir(&group)?;
         let frozen = Self { version, home, group };
         frozen.gather(init)?;
@@ -131,14 +131,20 @@ impl Drop for Frozen {
     }
 }
 
-/// Lets go what a killed monitor had frozen: its container was killed, but frozen processes of the first version of
-/// control groups die only when they are thawed.
-pub(crate) fn release_leftover(init: i32, home_of: i32) {
-    let Ok((version, home)) = home(Pid::from_raw(home_of)) else { return };
-    let group = home.join(format!("mille-freeze-{init}"));
-    if group.is_dir() {
+/// Lets go what a killed monitor had frozen: its container was killed with it, but frozen processes of the first version
+/// of control groups die only when they are thawed.
+pub(crate) fn release_leftover(init: i32) {
+    // A frozen process is still there, and so its group can be found by it.
+    let Ok((version, group)) = home(Pid::from_raw(init)) else { return };
+    if group.file_name().is_some_and(|name| name.as_encoded_bytes() == group_name(init).as_bytes())
+        && let Some(home) = group.parent().map(Path::to_path_buf)
+    {
         drop(Frozen { version, home, group });
     }
+}
+
+fn group_name(init: i32) -> String {
+    format!("mille-freeze-{init}")
 }
 
 /// Finds the freezer's hierarchy and where in it a process lives.

@@ -76,6 +76,14 @@ pub(crate) fn ensure_host_mask(layout: &Layout, dialect: Dialect) -> Result<Opti
     Ok(Some(layer))
 }
 
+/// Marks a new upper directory as root's and 0755, where owners are kept beside the files.
+pub(crate) fn own_root(upper: &Path, dialect: Dialect) -> Result<()> {
+    if dialect.ownership == Ownership::Real {
+        return Ok(());
+    }
+    set(&files::open_directory(upper)?, upper, mille_layer::OVERRIDE_STAT, b"0:0:0755")
+}
+
 /// Returns whether `path` lies on the very mount that `/` is: only that one is walked.
 fn same_mount(path: &Path) -> Result<bool> {
     let mount = |path: &Path| -> Result<u64> {

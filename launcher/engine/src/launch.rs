@@ -171,6 +171,17 @@ fn mounts(container: &Container, paths: &ContainerPaths) -> Result<Vec<Mount>> {
     Ok(all)
 }
 
+/// Makes the directories that `-v` names and the host lacks, root's and 0755, as docker does.
+pub(crate) fn make_bind_sources(container: &Container) -> Result<()> {
+    for bind in container.host_config.binds.iter().flatten() {
+        let bind = Bind::parse(bind)?;
+        if !bind.source.exists() {
+            std::fs::create_dir_all(&bind.source).map_err(Error::io("create directory", &bind.source))?;
+        }
+    }
+    Ok(())
+}
+
 /// A bind mount as `-v` has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bind {

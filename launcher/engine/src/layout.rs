@@ -13,9 +13,8 @@ pub(crate) struct Layout {
     pub(crate) run: PathBuf,
 }
 
-/// How much of an id names the run-time directory of a container: enough to be unique, short enough that the socket's
-/// path stays under the 108 bytes of `sun_path`.
-const RUN_NAME_LENGTH: usize = 32;
+/// Digits of the root's hash in the name of its run-time directory.
+pub(crate) const HASH_DIGITS: usize = 12;
 
 impl Layout {
     /// Directory of all containers.
@@ -42,7 +41,7 @@ impl Layout {
     pub(crate) fn container(&self, id: &ContainerId) -> ContainerPaths {
         ContainerPaths {
             directory: self.containers().join(id.as_str()),
-            run: self.run.join(run_name(id)),
+            run: self.run.join(id.as_str()),
             log_name: format!("{id}-json.log"),
         }
     }
@@ -54,11 +53,6 @@ impl Layout {
             ..self.container(id)
         }
     }
-}
-
-/// Returns the name of a container's run-time directory.
-pub(crate) fn run_name(id: &ContainerId) -> &str {
-    id.as_str().get(..RUN_NAME_LENGTH).unwrap_or(id.as_str())
 }
 
 /// Paths of one container.
@@ -120,8 +114,9 @@ impl ContainerPaths {
     }
 }
 
-/// Returns whether `path` with the longest suffix the engine adds still fits into a socket address.
+/// Returns whether the longest path the engine makes below `base` still fits into a socket address (108 bytes with the
+/// closing NUL).
 pub(crate) fn fits_socket(base: &Path) -> bool {
-    // base / 16 digits of the root's hash / run name / "sock", and the closing NUL.
-    base.as_os_str().len() + 1 + 16 + 1 + RUN_NAME_LENGTH + 1 + 4 < 108
+    // base / hash / 64 digits / "sock" NUL
+    base.as_os_str().len() + 1 + HASH_DIGITS + 1 + 64 + 1 + 4 < 108
 }

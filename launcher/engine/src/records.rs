@@ -47,9 +47,22 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Returns the format number for new records.
-    pub(crate) const fn format() -> u32 {
-        FORMAT
+    /// Makes the record of a new container.
+    pub(crate) fn of(container: Container) -> Self {
+        Self {
+            format: FORMAT,
+            id: container.id,
+            name: container.name,
+            created: container.created,
+            ground: container.ground,
+            layers: container.layers,
+            on_host: container.on_host,
+            image_name: container.image_name,
+            path: container.path,
+            args: container.args,
+            config: container.config,
+            host_config: container.host_config,
+        }
     }
 
     /// Joins record and state to what callers see.
@@ -130,7 +143,7 @@ pub(crate) fn settle(paths: &ContainerPaths, found: StateRecord) -> Result<State
 }
 
 /// Returns when a file was last written, as the best guess of when its writer was last alive.
-fn modified(path: &Path) -> String {
+pub(crate) fn modified(path: &Path) -> String {
     let time = fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let time = time
         .and_then(|time| jiff::Timestamp::try_from(time).ok())

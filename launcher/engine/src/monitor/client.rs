@@ -27,12 +27,13 @@ pub(super) struct Client {
     pub(super) gone: bool,
 }
 
-const NO_STREAMS: Streams = Streams { stdin: false, stdout: false, stderr: false };
+/// What a client has before it has said anything.
+pub(super) const NO_STREAMS: Streams = Streams { stdin: false, stdout: false, stderr: false };
 
 impl Client {
-    /// Takes a connection whose wishes are not known yet.
-    pub(super) fn new(channel: Channel) -> Self {
-        Self { channel, streams: NO_STREAMS, freezes: false, waiting_since: None, gone: false }
+    /// Takes a connection.
+    pub(super) fn new(channel: Channel, streams: Streams) -> Self {
+        Self { channel, streams, freezes: false, waiting_since: None, gone: false }
     }
 
     /// Queues a message.

@@ -20,7 +20,7 @@ use crate::relay::{Outlet, read_once};
 use crate::signals::Caught;
 use crate::terminal;
 
-use super::client::Client;
+use super::client::{Client, NO_STREAMS};
 
 /// Bytes read from the container at once: what a pipe holds.
 const READ_BYTES: usize = 64 * 1024;
@@ -124,8 +124,8 @@ impl Hub {
     }
 
     /// Adds a client that is connected already.
-    pub(super) fn add_client(&mut self, channel: Channel) {
-        self.clients.push(Client::new(channel));
+    pub(super) fn add_client(&mut self, channel: Channel, streams: crate::options::Streams) {
+        self.clients.push(Client::new(channel, streams));
     }
 
     /// Runs until the first process has ended and its output is collected; returns its exit code.
@@ -236,7 +236,7 @@ impl Hub {
     fn accept(&mut self) {
         match self.listener.accept() {
             Ok((stream, _)) if self.clients.len() < MAX_CLIENTS => match Channel::new(stream.into()) {
-                Ok(channel) => self.add_client(channel),
+                Ok(channel) => self.add_client(channel, NO_STREAMS),
                 Err(error) => log::warn!("accept: {error}"),
             },
             Ok(_) => log::warn!("more than {MAX_CLIENTS} clients: one refused"),

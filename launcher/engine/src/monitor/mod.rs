@@ -1,0 +1,19 @@
+//! The monitor: one process per running container.
+//!
+//! It is forked from the command that starts the container and outlives it. It serves the container's root from its
+//! own threads, starts the sandbox, carries the streams to log and clients, reaps, records the end and goes. It is
+//! never inside the container's namespaces; its death kills the container (the sandbox asks the kernel for that).
+//!
+//! Order of a life, each step undone by those after it in reverse when one fails:
+//! lock → run directory and socket → mount of the union → sandbox prepared → state "running" → command executed →
+//! readiness reported → loop → unmount → state "exited" → (`--rm`: removal) → run directory gone → lock freed →
+//! clients told.
+
+mod client;
+pub(crate) mod descriptors;
+mod hub;
+mod process;
+mod report;
+
+pub(crate) use process::Job;
+pub(crate) use report::{Outcome, Reporter, receive};

@@ -1,0 +1,321 @@
+//! The life of one monitor process.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mille_sandbox::host::Host;
+use mille_sandbox::outer::{self, Namespaces};
+use mille_sandbox::{Plan, Prepared, Stdio};
+use mille_union::fuse::{MountOptions, Mounted};
+use mille_union::{Access, View};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use rustix::fs::{Mode, OFlags};
+
+use crate::channel::Channel;
+use crate::container::Container;
+use crate::error::{Error, Result, exit_code_of};
+use crate::files;
+use crate::layout::{ContainerPaths, Layout};
+use crate::lock::Lock;
+use crate::logs::LogStream;
+use crate::logs::write::{JsonLog, rotation};
+use crate::options::Streams as Wanted;
+use crate::records::{self, StateRecord};
+use crate::rootfs::{Stack, Writable};
+use crate::signals::Caught;
+use crate::{hosts, launch, removal, sys};
+
+use super::hub::{Hub, Streams};
+use super::report::{Outcome, Reporter};
+
+/// How long a monitor waits for the one before it to let go of the container.
+const HANDOVER: Duration = Duration::from_secs(3);
+
+/// Everything a monitor needs, made before the fork.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) layout: Layout,
+    pub(crate) container: Container,
+    pub(crate) stack: Stack,
+    /// The process is in a user namespace of ours.
+    pub(crate) nested: bool,
+    /// A client that is attached from the first byte on, and to what.
+    pub(crate) attached: Option<(OwnedFd, Wanted)>,
+    pub(crate) reporter: Reporter,
+}
+
+impl Job {
+    /// Is the monitor: never returns.
+    pub(crate) fn run(self) -> ! {
+        let kept: Vec<_> = self.attached.iter().map(|(fd, _)| fd.as_fd()).chain([self.reporter.as_fd()]).collect();
+        let paths = self.layout.container(&self.container.id);
+        let detached = detach(&paths, &kept);
+        let code = match detached {
+            Ok(()) => self.live(&paths),
+            Err(error) => {
+                self.reporter.send(&failed(&error));
+                1
+            }
+        };
+        sys::exit_now(code)
+    }
+
+    fn live(self, paths: &ContainerPaths) -> i32 {
+        let Self { layout, container, stack, nested, attached, reporter } = self;
+        let lock = match Lock::take_within(&paths.lock(), HANDOVER) {
+            Ok(Some(lock)) if paths.record().exists() => lock,
+            Ok(_) => {
+                reporter.send(&Outcome::Busy);
+                return 0;
+            }
+            Err(error) => {
+                reporter.send(&failed(&error));
+                return 1;
+            }
+        };
+        let mut life = Life { layout: &layout, paths, container: &container, stack: &stack, nested };
+        let mut before = records::read_state(paths).unwrap_or_default();
+        let mut state = before.clone();
+        match life.start(&mut state, attached) {
+            Ok((mut hub, mounted)) => {
+                reporter.send(&Outcome::Running);
+                let result = hub.run();
+                life.finish(&mut state, &mut hub, mounted, result, lock);
+                0
+            }
+            Err(error) => {
+                log::error!("start: {error}");
+                life.give_up(&mut before, &error, lock);
+                reporter.send(&failed(&error));
+                1
+            }
+        }
+    }
+}
+
+fn failed(error: &Error) -> Outcome {
+    let text = error.to_string();
+    Outcome::Failed { exit_code: exit_code_of(&text), text }
+}
+
+/// Cuts the new process off from the command that forked it.
+fn detach(paths: &ContainerPaths, kept: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
+    // A session and process group of its own: the terminal's Ctrl-C is not for it.
+    nix::unistd::setsid().map_err(|errno| Error::system("start a session")(errno.into()))?;
+    sys::close_others(kept).map_err(Error::system("close descriptors"))?;
+    sys::limit_malloc_arenas();
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Error::io("open", Path::new("/dev/null"))(errno.into()))?;
+    // What the monitor itself has to say, panics included, goes to a file beside the container's log.
+    let log = files::open_append(&paths.monitor_log(), 0o600)?;
+    let dup = |errno: rustix::io::Errno| Error::system("redirect standard streams")(errno.into());
+    rustix::stdio::dup2_stdin(&null).map_err(dup)?;
+    rustix::stdio::dup2_stdout(&null).map_err(dup)?;
+    rustix::stdio::dup2_stderr(&log).map_err(dup)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(|errno| Error::system("reset signal mask")(errno.into()))?;
+    std::env::set_current_dir("/").map_err(Error::system("change directory to /"))?;
+    if let Err(errno) = nix::sys::prctl::set_name(c"mille-monitor") {
+        log::debug!("set name: {errno}");
+    }
+    Ok(())
+}
+
+struct Life<'a> {
+    layout: &'a Layout,
+    paths: &'a ContainerPaths,
+    container: &'a Container,
+    stack: &'a Stack,
+    nested: bool,
+}
+
+impl Life<'_> {
+    /// Brings the container up to its running command.
+    fn start(&mut self, state: &mut StateRecord, attached: Option<(OwnedFd, Wanted)>) -> Result<(Hub, Mounted)> {
+        let listener = self.listen()?;
+        let mounted = self.mount()?;
+        hosts::write(self.paths, self.container)?;
+        launch::make_bind_sources(self.container)?;
+        let namespaces = self.namespaces()?;
+        let (prepared, mut streams) = self.prepare()?;
+        self.note_running(state, &prepared)?;
+        // From here on SIGTERM is read by the loop; before, it simply ends this process and all that is in the making.
+        let caught = Caught::new(&[Signal::SIGTERM]).map_err(Error::system("catch signals"))?;
+        let child = prepared.start().map_err(|error| Error::Start {
+            exit_code: error.exit_code(),
+            text: error.to_string(),
+        })?;
+        // Nobody may look into this process from now on: it holds every descriptor of the container's layers. Not
+        // before, since an undumpable process could not have its children's id maps written.
+        if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
+            log::warn!("set undumpable: {errno}");
+        }
+        streams.stdin_once = self.container.config.stdin_once;
+        let mut hub = Hub::new(child, listener, caught, streams).map_err(Error::system("prepare the streams"))?;
+        hub.log = rotation(&self.container.host_config.log_config)?
+            .map(|rotation| JsonLog::open(&self.paths.log(), rotation))
+            .transpose()?;
+        hub.namespaces = namespaces;
+        hub.merged = self.paths.merged();
+        if let Some((socket, wanted)) = attached {
+            let channel = Channel::new(socket).map_err(Error::system("prepare the client's socket"))?;
+            hub.add_client(channel, wanted);
+        }
+        Ok((hub, mounted))
+    }
+
+    /// Opens the socket. What a killed predecessor left there is replaced: the lock is ours.
+    fn listen(&self) -> Result<UnixListener> {
+        files::make_directory(&self.paths.run, 0o700)?;
+        let socket = self.paths.socket();
+        files::tolerate_missing(fs::remove_file(&socket)).map_err(Error::io("remove", &socket))?;
+        UnixListener::bind(&socket).map_err(Error::io("bind", &socket))
+    }
+
+    fn mount(&self) -> Result<Mounted> {
+        let writable = Writable { upper: self.paths.upper(), work: self.paths.work() };
+        let view: Arc<View> = self.stack.open(&writable, Access::Exclusive)?;
+        let merged = self.paths.merged();
+        // A predecessor that was killed may have left its mount.
+        removal::unmount_all(&merged)?;
+        let options = MountOptions { fsname: "mille".to_owned(), allow_other: true, ..MountOptions::default() };
+        mille_union::fuse::mount(view, &merged, &options).map_err(Error::Union)
+    }
+
+    /// Keeps the way in for exec and others: nobody can open /proc/PID/ns of an undumpable process.
+    fn namespaces(&self) -> Result<Option<Namespaces>> {
+        if !self.nested {
+            return Ok(None);
+        }
+        Ok(Some(outer::namespaces()?))
+    }
+
+    fn prepare(&self) -> Result<(Prepared, Streams)> {
+        let start_error = |error: mille_sandbox::SpawnError| Error::Start {
+            exit_code: error.exit_code(),
+            text: error.to_string(),
+        };
+        let spec = launch::spec(self.container, self.paths, self.nested)?;
+        let host = Host::probe().map_err(Error::system("examine this machine"))?;
+        let plan = Plan::new(&spec, &host).map_err(|error| Error::Invalid(error.to_string()))?;
+        let (stdio, streams) = self.pipes().map_err(Error::system("make pipes"))?;
+        let mut prepared = mille_sandbox::prepare(&plan, stdio).map_err(start_error)?;
+        for warning in prepared.warnings() {
+            log::warn!("{warning}");
+        }
+        let streams = match prepared.take_pty() {
+            Some(terminal) => terminal_streams(terminal).map_err(Error::system("prepare the terminal"))?,
+            None => streams,
+        };
+        Ok((prepared, streams))
+    }
+
+    /// Makes the pipes of a container without a terminal.
+    fn pipes(&self) -> io::Result<(Stdio, Streams)> {
+        let mut stdio = Stdio::default();
+        let mut streams = Streams { stdin: None, outputs: Vec::new(), terminal: None, stdin_once: false };
+        if self.container.config.tty {
+            return Ok((stdio, streams));
+        }
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+        if self.container.config.open_stdin {
+            let (reader, writer) = pipe()?;
+            stdio.stdin = Some(reader);
+            streams.stdin = Some(writer);
+        }
+        for (stream, slot) in
+            [(LogStream::Stdout, &mut stdio.stdout), (LogStream::Stderr, &mut stdio.stderr)]
+        {
+            let (reader, writer) = pipe()?;
+            *slot = Some(writer);
+            streams.outputs.push((reader, stream));
+        }
+        Ok((stdio, streams))
+    }
+
+    fn note_running(&self, state: &mut StateRecord, prepared: &Prepared) -> Result<()> {
+        let init = prepared.pid().as_raw();
+        let own = nix::unistd::getpid().as_raw();
+        let start = |pid: i32| crate::process::stat(pid).map(|stat| stat.start).unwrap_or_default();
+        state.state.begin(init, records::now());
+        state.monitor = own;
+        state.monitor_start = start(own);
+        state.init_start = start(init);
+        records::write_state(self.paths, state)
+    }
+
+    /// Takes the container down after its end.
+    fn finish(
+        &mut self,
+        state: &mut StateRecord,
+        hub: &mut Hub,
+        mounted: Mounted,
+        result: io::Result<i32>,
+        lock: Lock,
+    ) {
+        let (code, text) = match result {
+            Ok(code) => (code, String::new()),
+            Err(error) => {
+                log::error!("loop: {error}");
+                (records::KILLED, format!("the monitor failed: {error}"))
+            }
+        };
+        self.unmount(mounted);
+        state.state.end(code, text, records::now());
+        self.settle(state, lock);
+        hub.farewell(code);
+    }
+
+    /// Takes down what a failed start had built.
+    fn give_up(&mut self, state: &mut StateRecord, error: &Error, lock: Lock) {
+        note(removal::unmount_all(&self.paths.merged()));
+        let text = error.to_string();
+        let exit_code = match error {
+            Error::Start { exit_code, .. } => *exit_code,
+            _ => exit_code_of(&text),
+        };
+        state.state.fail(exit_code, text);
+        self.settle(state, lock);
+    }
+
+    fn unmount(&self, mounted: Mounted) {
+        if let Err(error) = mounted.unmount() {
+            log::warn!("unmount: {error}");
+        }
+        note(removal::unmount_all(&self.paths.merged()));
+    }
+
+    /// Writes the last state, or removes the container; lets go of it.
+    fn settle(&self, state: &mut StateRecord, lock: Lock) {
+        state.monitor = 0;
+        if self.container.host_config.auto_remove {
+            note(removal::remove(self.layout, &self.container.id, lock));
+        } else {
+            note(records::write_state(self.paths, state));
+            note(removal::remove_run_directory(self.paths));
+            drop(lock);
+        }
+    }
+}
+
+fn terminal_streams(terminal: OwnedFd) -> io::Result<Streams> {
+    let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
+    Ok(Streams {
+        stdin: Some(copy(&terminal)?),
+        outputs: vec![(copy(&terminal)?, LogStream::Stdout)],
+        terminal: Some(terminal),
+        stdin_once: false,
+    })
+}
+
+/// At the end there is nobody to report to but the monitor's own log.
+fn note(result: Result<()>) {
+    if let Err(error) = result {
+        log::error!("{error}");
+    }
+}

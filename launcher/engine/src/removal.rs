@@ -1,0 +1,162 @@
+//! Taking containers away, and clearing what killed processes left.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use rustix::process::Signal;
+
+use crate::error::{Error, Result};
+use crate::files::{self, tolerate_missing};
+use crate::ids::ContainerId;
+use crate::layout::{ContainerPaths, Layout};
+use crate::lock::Lock;
+use crate::records::{self, KILLED, MONITOR_DIED};
+use crate::{freeze, names, process};
+
+/// Mounts stacked on one directory that are taken away at most.
+const MAX_STACKED: usize = 16;
+
+/// Takes away whatever is mounted at `path`. A dead FUSE mount answers `ENOTCONN` to everything but umount.
+pub(crate) fn unmount_all(path: &Path) -> Result<()> {
+    for _ in 0..MAX_STACKED {
+        match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            // Somebody stands in it: it goes out of sight now and away when he leaves.
+            Err(Errno::EBUSY) => umount2(path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)
+                .map_err(|errno| Error::io("unmount", path)(errno.into()))?,
+            // Not ours to unmount: an ordinary user's mounts go with their namespace.
+            Err(Errno::EPERM) => return Ok(()),
+            Err(errno) => return Err(Error::io("unmount", path)(errno.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Removes a container. The lock goes with the directory.
+///
+/// One rename takes the container away as a whole; what is killed later is cleared by the next command.
+pub(crate) fn remove(layout: &Layout, id: &ContainerId, lock: Lock) -> Result<()> {
+    let paths = layout.container(id);
+    let name = records::read(layout, id)?.map(|record| record.name);
+    let staged = layout.staged(id);
+    match fs::rename(&paths.directory, &staged.directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("remove", &paths.directory)(error)),
+    }
+    if let Some(name) = name {
+        names::release(layout, &name, id)?;
+    }
+    remove_run_directory(&paths)?;
+    remove_staged(&staged)?;
+    drop(lock);
+    Ok(())
+}
+
+/// Removes a directory in staging, the lock file last: until then nobody else does the same work.
+fn remove_staged(staged: &ContainerPaths) -> Result<()> {
+    let entries = match fs::read_dir(&staged.directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("read", &staged.directory)(error)),
+    };
+    unmount_all(&staged.merged())?;
+    for entry in entries {
+        let entry = entry.map_err(Error::io("read", &staged.directory))?;
+        if entry.file_name() != "lock" {
+            files::remove_tree(&entry.path())?;
+        }
+    }
+    files::remove_tree(&staged.directory)
+}
+
+/// Removes a container's run-time directory.
+pub(crate) fn remove_run_directory(paths: &ContainerPaths) -> Result<()> {
+    let socket = paths.socket();
+    tolerate_missing(fs::remove_file(&socket)).map_err(Error::io("remove", &socket))?;
+    tolerate_missing(fs::remove_dir(&paths.run)).map_err(Error::io("remove", &paths.run))
+}
+
+/// How much a sweep may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SweepOptions {
+    /// Files of any owner can be removed and mounts taken away.
+    pub(crate) privileged: bool,
+    /// Look at every container, not only at those with a run-time directory: the machine was started since.
+    pub(crate) thorough: bool,
+}
+
+/// Clears what killed commands and monitors left. Cheap when nothing is wrong: two directory listings and one question
+/// per running container.
+///
+/// What one leftover needs never keeps a command from its work: it is logged and tried again next time.
+pub(crate) fn sweep(layout: &Layout, options: SweepOptions) -> Result<()> {
+    if options.privileged {
+        for id in ids_in(&layout.staging())? {
+            let staged = layout.staged(&id);
+            if let Some(_lock) = Lock::try_take(&staged.lock())? {
+                log_leftover(&id, remove_staged(&staged));
+            }
+        }
+    }
+    let candidates = if options.thorough { records::ids(layout)? } else { ids_in(&layout.run)? };
+    for id in candidates {
+        let paths = layout.container(&id);
+        if !Lock::is_held(&paths.lock())? {
+            log_leftover(&id, clear(layout, &id, options));
+        }
+    }
+    Ok(())
+}
+
+fn log_leftover(id: &ContainerId, result: Result<()>) {
+    if let Err(error) = result {
+        log::warn!("clear leftovers of container {id}: {error}");
+    }
+}
+
+fn ids_in(directory: &Path) -> Result<Vec<ContainerId>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read", directory)(error)),
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter_map(|name| ContainerId::parse(&name)).collect())
+}
+
+/// Clears what the killed monitor of one container left.
+fn clear(layout: &Layout, id: &ContainerId, options: SweepOptions) -> Result<()> {
+    let paths = layout.container(id);
+    if !paths.record().exists() {
+        return remove_run_directory(&paths);
+    }
+    let Some(lock) = Lock::try_take(&paths.lock())? else { return Ok(()) };
+    let mut state = records::read_state(&paths)?;
+    if !state.state.running && !paths.run.exists() {
+        return Ok(());
+    }
+    // The container was killed together with its monitor; what was frozen dies when it is thawed.
+    if state.state.running {
+        freeze::release_leftover(state.state.pid);
+        process::signal(state.state.pid, state.init_start, Signal::KILL);
+    }
+    unmount_all(&paths.merged())?;
+    let auto_remove = records::read(layout, id)?.is_some_and(|record| record.host_config.auto_remove);
+    if state.state.running {
+        let finished = records::modified(&paths.state());
+        state.state.end(KILLED, MONITOR_DIED.to_owned(), finished);
+        state.monitor = 0;
+        records::write_state(&paths, &state)?;
+    }
+    match (auto_remove, options.privileged) {
+        (true, true) => remove(layout, id, lock),
+        // A later command that may remove everything will: it finds the run-time directory.
+        (true, false) => Ok(()),
+        (false, _) => remove_run_directory(&paths),
+    }
+}
