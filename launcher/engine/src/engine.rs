@@ -3,18 +3,22 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use mille_store::{ImageId, Store};
+use mille_store::{ImageId, Removed, Store};
 
-use crate::container::Container;
+use crate::container::{Container, Ground};
 use crate::error::{Error, Result};
 use crate::ids::ContainerId;
+use crate::init_layer::{self, Dialect};
 use crate::inspect::Inspect;
+use crate::layout::Layout;
 use crate::logs::LogLine;
 use crate::options::{
-    ClientIo, CommitOptions, CreateOptions, EngineOptions, ExecOptions, LogOptions, MountSource,
-    RemoveImageOptions, RemoveOptions, StartOptions, StopOptions, Streams,
+    ClientIo, CommitOptions, CreateOptions, EngineOptions, ExecOptions, LogOptions, MountSource, RemoveImageOptions,
+    RemoveOptions, StartOptions, StopOptions, Streams,
 };
+use crate::rootfs::{Stack, Writable};
 use crate::session::Session;
+use crate::{changes, commit, create, exec, images, inspect, logs, mounts, open, records, signals, start};
 
 /// How the program runs on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,15 +51,6 @@ pub enum DifferenceKind {
     Deleted,
 }
 
-/// What `rmi` did, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Removed {
-    /// A name is gone.
-    Untagged(String),
-    /// An image or a layer is gone (`sha256:…`).
-    Deleted(String),
-}
-
 /// How much a container's files take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
@@ -68,15 +63,11 @@ pub struct Sizes {
 /// The engine over one store root.
 #[derive(Debug)]
 pub struct Engine {
-    pub(crate) root: PathBuf,
+    pub(crate) layout: Layout,
     pub(crate) store: Store,
     pub(crate) mode: Mode,
-}
-
-const NOT_YET: &str = "not implemented yet";
-
-fn not_yet<T>() -> Result<T> {
-    Err(Error::Invalid(NOT_YET.to_owned()))
+    /// This process is in the user namespace of an ordinary user.
+    pub(crate) inside: bool,
 }
 
 impl Engine {
@@ -85,14 +76,20 @@ impl Engine {
     ///
     /// # Errors
     /// An unusable root or run-time directory; no way into a user namespace.
-    pub fn open(_options: EngineOptions) -> Result<Self> {
-        not_yet()
+    pub fn open(options: EngineOptions) -> Result<Self> {
+        open::open(&options)
     }
 
     /// Returns the store's root directory.
     #[must_use]
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.layout.root
+    }
+
+    /// Returns the run-time directory of this root.
+    #[must_use]
+    pub fn run_directory(&self) -> &Path {
+        &self.layout.run
     }
 
     /// Returns the store of images and layers.
@@ -111,78 +108,79 @@ impl Engine {
     ///
     /// # Errors
     /// Unknown image, bad or used name, no command, a bad option: docker's texts.
-    pub fn create(&self, _options: CreateOptions) -> Result<ContainerId> {
-        not_yet()
+    pub fn create(&self, options: CreateOptions) -> Result<ContainerId> {
+        create::create(self, options)
     }
 
     /// Starts a container; with `attach`, returns the session to be run. Starting one that runs does nothing (and
-    /// attaches, where asked).
+    /// attaches, where asked). The process should have one thread: the monitor is forked from it.
     ///
     /// # Errors
     /// [`Error::Start`] with docker's text and the recorded exit code.
-    pub fn start(&self, _id: &ContainerId, _options: StartOptions) -> Result<Option<Session>> {
-        not_yet()
+    pub fn start(&self, id: &ContainerId, options: StartOptions) -> Result<Option<Session>> {
+        start::start(self, id, options)
     }
 
     /// Attaches to a running container.
     ///
     /// # Errors
     /// [`Error::AttachStopped`].
-    pub fn attach(&self, _id: &ContainerId, _streams: Streams) -> Result<Session> {
-        not_yet()
+    pub fn attach(&self, id: &ContainerId, streams: Streams) -> Result<Session> {
+        start::attach(self, id, streams)
     }
 
     /// Waits until the container has ended and returns its exit code; at once if it does not run.
     ///
     /// # Errors
     /// The container went away meanwhile without leaving a code.
-    pub fn wait(&self, _id: &ContainerId) -> Result<i32> {
-        not_yet()
+    pub fn wait(&self, id: &ContainerId) -> Result<i32> {
+        self.wait_container(id)
     }
 
     /// Ends a running container: its stop signal, then SIGKILL. One that does not run is left alone.
     ///
     /// # Errors
     /// A monitor that does not answer.
-    pub fn stop(&self, _id: &ContainerId, _options: &StopOptions) -> Result<()> {
-        not_yet()
+    pub fn stop(&self, id: &ContainerId, options: &StopOptions) -> Result<()> {
+        let container = self.load(id)?;
+        if container.is_running() { self.stop_container(&container, options) } else { Ok(()) }
     }
 
     /// Sends a signal (`KILL`, `SIGKILL`, `9`) to a running container's first process; `name` as it was typed.
     ///
     /// # Errors
     /// [`Error::InvalidSignal`], [`Error::CannotKill`].
-    pub fn kill(&self, _name: &str, _signal: &str) -> Result<()> {
-        not_yet()
+    pub fn kill(&self, name: &str, signal: &str) -> Result<()> {
+        let number = signals::parse(signal)?;
+        self.find(name).and_then(|container| self.send_signal(&container, number)).map_err(|source| match source {
+            Error::AmbiguousPrefix(_) => source,
+            source => Error::CannotKill { name: name.to_owned(), source: Box::new(source) },
+        })
     }
 
     /// Removes a container with everything it wrote.
     ///
     /// # Errors
     /// [`Error::RemoveRunning`] unless forced.
-    pub fn remove(&self, _id: &ContainerId, _options: RemoveOptions) -> Result<()> {
-        not_yet()
+    pub fn remove(&self, id: &ContainerId, options: RemoveOptions) -> Result<()> {
+        create::remove(self, id, options.force)
     }
 
     /// Gives a container another name.
     ///
     /// # Errors
     /// [`Error::SameName`], [`Error::Rename`].
-    pub fn rename(&self, _id: &ContainerId, _new_name: &str) -> Result<()> {
-        not_yet()
+    pub fn rename(&self, id: &ContainerId, new_name: &str) -> Result<()> {
+        create::rename(self, id, new_name)
     }
 
-    /// Runs a command in a running container and returns its exit code.
+    /// Runs a command in a running container and returns its exit code. As an ordinary user the engine must have been
+    /// opened with [`crate::Access::Records`].
     ///
     /// # Errors
     /// [`Error::NotRunning`]; [`Error::Exec`] when the command cannot be started (docker: on stdout, code 126).
-    pub fn exec(
-        &self,
-        _id: &ContainerId,
-        _options: &ExecOptions,
-        _io: &ClientIo<'_>,
-    ) -> Result<i32> {
-        not_yet()
+    pub fn exec(&self, id: &ContainerId, options: &ExecOptions, io: &ClientIo<'_>) -> Result<i32> {
+        exec::exec(self, id, options, io)
     }
 
     /// Returns all containers, newest first.
@@ -190,31 +188,31 @@ impl Engine {
     /// # Errors
     /// An unreadable or damaged record.
     pub fn containers(&self) -> Result<Vec<Container>> {
-        not_yet()
+        records::load_all(&self.layout)
     }
 
     /// Finds a container by full id, exact name (with or without a slash) or unambiguous id prefix, in this order.
     ///
     /// # Errors
     /// [`Error::NoSuchContainer`], [`Error::AmbiguousPrefix`].
-    pub fn find(&self, _typed: &str) -> Result<Container> {
-        not_yet()
+    pub fn find(&self, typed: &str) -> Result<Container> {
+        records::find(&self.layout, typed)
     }
 
     /// Returns what inspect shows of a container; with `sizes`, how much it takes as well.
     ///
     /// # Errors
     /// An unreadable upper directory.
-    pub fn inspect(&self, _container: &Container, _sizes: bool) -> Result<Inspect> {
-        not_yet()
+    pub fn inspect(&self, container: &Container, sizes: bool) -> Result<Inspect> {
+        inspect::inspect(self, container, sizes)
     }
 
     /// Returns how much a container's files take.
     ///
     /// # Errors
     /// An unreadable upper directory.
-    pub fn sizes(&self, _container: &Container) -> Result<Sizes> {
-        not_yet()
+    pub fn sizes(&self, container: &Container) -> Result<Sizes> {
+        changes::sizes(self, container)
     }
 
     /// Gives the container's log line by line.
@@ -223,35 +221,56 @@ impl Engine {
     /// [`Error::LogNotReadable`]; an error of the sink ends it.
     pub fn logs(
         &self,
-        _id: &ContainerId,
-        _options: &LogOptions,
-        _sink: &mut dyn FnMut(&LogLine) -> io::Result<()>,
+        id: &ContainerId,
+        options: &LogOptions,
+        sink: &mut dyn FnMut(&LogLine) -> io::Result<()>,
     ) -> Result<()> {
-        not_yet()
+        let container = self.load(id)?;
+        if logs::write::rotation(&container.host_config.log_config)?.is_none() {
+            return Err(Error::LogNotReadable);
+        }
+        let ended = || Ok(records::load(&self.layout, id)?.is_none_or(|container| !container.is_running()));
+        logs::read::read(&self.layout.container(id).log(), options, ended, sink)
     }
 
     /// Returns what differs from the image (and the init layer), parents included, as docker lists it.
     ///
     /// # Errors
     /// An unreadable layer.
-    pub fn diff(&self, _id: &ContainerId) -> Result<Vec<Difference>> {
-        not_yet()
+    pub fn diff(&self, id: &ContainerId) -> Result<Vec<Difference>> {
+        changes::diff(self, id)
     }
 
     /// Makes an image of a container.
     ///
     /// # Errors
     /// A bad change (docker's text); a full disk, in which case nothing is left.
-    pub fn commit(&self, _id: &ContainerId, _options: &CommitOptions) -> Result<ImageId> {
-        not_yet()
+    pub fn commit(&self, id: &ContainerId, options: &CommitOptions) -> Result<ImageId> {
+        commit::commit(self, id, options)
     }
 
     /// Writes the container's whole tree as one tar.
     ///
     /// # Errors
     /// [`Error::HostBase`] for a container on `@host` unless `flatten`.
-    pub fn export(&self, _id: &ContainerId, _flatten: bool, _out: &mut dyn Write) -> Result<()> {
-        not_yet()
+    pub fn export(&self, id: &ContainerId, flatten: bool, out: &mut (dyn Write + Send)) -> Result<()> {
+        changes::export(self, id, flatten, out)
+    }
+
+    /// Makes sure that an image can leave this machine.
+    ///
+    /// # Errors
+    /// [`Error::HostBase`] for an image that stands on `@host`: only [`Engine::flatten`] makes it whole.
+    pub fn check_portable(&self, id: &ImageId) -> Result<()> {
+        commit::check_portable(self, id)
+    }
+
+    /// Makes an image of one layer that holds all an image shows, also what comes from `@host`.
+    ///
+    /// # Errors
+    /// An unreadable file of the host's; a full disk.
+    pub fn flatten(&self, id: &ImageId) -> Result<ImageId> {
+        commit::flatten(self, id)
     }
 
     /// Mounts an image or a container's root at an existing directory, read-only, served in the background until
@@ -259,23 +278,77 @@ impl Engine {
     ///
     /// # Errors
     /// No directory, no /dev/fuse, no permission.
-    pub fn mount(&self, _source: &MountSource, _directory: &Path) -> Result<()> {
-        not_yet()
+    pub fn mount(&self, source: &MountSource, directory: &Path) -> Result<()> {
+        mounts::mount(self, source, directory)
     }
 
     /// Ends what [`Engine::mount`] began.
     ///
     /// # Errors
     /// Nothing of ours is mounted there; it is in use.
-    pub fn umount(&self, _directory: &Path) -> Result<()> {
-        not_yet()
+    pub fn umount(&self, directory: &Path) -> Result<()> {
+        mounts::umount(self, directory)
     }
 
     /// Removes an image's name or the image, as docker's rmi.
     ///
     /// # Errors
-    /// [`Error::NoSuchImage`], [`Error::Conflict`] with docker's texts.
-    pub fn remove_image(&self, _typed: &str, _options: RemoveImageOptions) -> Result<Vec<Removed>> {
-        not_yet()
+    /// The store's, with docker's texts: no such image, or a conflict with containers that use it.
+    pub fn remove_image(&self, typed: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
+        images::remove(self, typed, options)
+    }
+
+    /// Removes layers that no image and no container needs, and what killed commands left in the store.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn collect(&self) -> Result<mille_store::Collected> {
+        images::collect(self)
+    }
+}
+
+impl Engine {
+    /// Loads one container.
+    pub(crate) fn load(&self, id: &ContainerId) -> Result<Container> {
+        records::load(&self.layout, id)?.ok_or_else(|| Error::NoSuchContainer(id.to_string()))
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        open::dialect(self.mode)
+    }
+
+    /// Returns the layers of a container, the init layer on top.
+    pub(crate) fn stack(&self, container: &Container) -> Result<Stack> {
+        let mut layers = vec![self.layout.init_layer()];
+        if container.on_host {
+            layers.extend(init_layer::ensure_host_mask(&self.layout, self.dialect())?);
+        }
+        layers.extend(container.layers.iter().rev().map(|layer| self.store.layer_dir(layer)));
+        Ok(Stack { layers, on_host: container.on_host, dialect: self.dialect() })
+    }
+
+    /// Returns the layers of an image as they are, without an init layer.
+    pub(crate) fn image_stack(&self, id: &ImageId) -> Result<Stack> {
+        let image = self.store.image(id)?;
+        let on_host = create::is_on_host(&image);
+        let mut layers = Vec::new();
+        if on_host {
+            layers.extend(init_layer::ensure_host_mask(&self.layout, self.dialect())?);
+        }
+        layers.extend(image.layers.iter().rev().map(|layer| self.store.layer_dir(layer)));
+        Ok(Stack { layers, on_host, dialect: self.dialect() })
+    }
+
+    pub(crate) fn writable(&self, id: &ContainerId) -> Writable {
+        let paths = self.layout.container(id);
+        Writable { upper: paths.upper(), work: paths.work() }
+    }
+
+    /// Returns the image a container stands on.
+    pub(crate) fn image_of(&self, container: &Container) -> Option<ImageId> {
+        match container.ground {
+            Ground::Image(id) => Some(id),
+            Ground::Host => None,
+        }
     }
 }

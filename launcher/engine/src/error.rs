@@ -20,9 +20,9 @@ pub enum Error {
     /// An id prefix fits several containers.
     #[error("Multiple IDs found with provided prefix: {0}")]
     AmbiguousPrefix(String),
-    /// No image has this name or id; the tag is filled in as docker does.
-    #[error("No such image: {0}")]
-    NoSuchImage(String),
+    /// No image has this name or id, or several have the prefix.
+    #[error(transparent)]
+    Resolve(#[from] mille_store::ResolveError),
     /// A name outside `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.
     #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     InvalidName(String),
@@ -69,6 +69,9 @@ pub enum Error {
         "You cannot remove a running container {0}. Stop the container before attempting removal or force remove"
     )]
     RemoveRunning(String),
+    /// Another command is using the files of this container (a commit or an export of a stopped one).
+    #[error("container {0} is in use by another command")]
+    Busy(String),
     /// Another command is removing this container.
     #[error("removal of container {0} is already in progress")]
     RemovalInProgress(String),
@@ -89,9 +92,6 @@ pub enum Error {
     /// Something wrong with what was asked for (an option, a value); the text is docker's.
     #[error("{0}")]
     Invalid(String),
-    /// An image cannot go because containers or other images need it; the text is docker's.
-    #[error("conflict: {0}")]
-    Conflict(String),
     /// The log driver keeps nothing that could be read.
     #[error("configured logging driver does not support reading")]
     LogNotReadable,

@@ -5,8 +5,13 @@ use serde_json::{Value, json};
 
 use mille_store::config::ContainerConfig;
 
+use crate::changes;
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::error::Result;
 use crate::host_config::HostConfig;
-use crate::state::State;
+use crate::launch::Bind;
+use crate::state::{NEVER, State};
 
 /// Everything `inspect` shows of a container; serialise it.
 #[derive(Debug, Clone, Serialize)]
@@ -76,6 +81,69 @@ pub struct MountPoint {
     #[serde(rename = "RW")]
     pub rw: bool,
     pub propagation: &'static str,
+}
+
+/// Collects what inspect shows of a container.
+pub(crate) fn inspect(engine: &Engine, container: &Container, sizes: bool) -> Result<Inspect> {
+    let paths = engine.layout.container(&container.id);
+    let show = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
+    // As docker: these files are there from the first start on.
+    let started = container.state.started_at != NEVER || container.state.exit_code != 0;
+    let file = |name: &str| if started { show(paths.etc(name)) } else { String::new() };
+    let sizes = sizes.then(|| changes::sizes(engine, container)).transpose()?;
+    let lowers: Vec<_> = engine.stack(container)?.layers.into_iter().map(show).collect();
+    let keeps_log = container.host_config.log_config.kind == "json-file";
+    Ok(Inspect {
+        id: container.id.to_string(),
+        created: container.created.clone(),
+        path: container.path.clone(),
+        args: container.args.clone(),
+        state: container.state.clone(),
+        image: container.image_id(),
+        resolv_conf_path: file("resolv.conf"),
+        hostname_path: file("hostname"),
+        hosts_path: file("hosts"),
+        log_path: if started && keeps_log { show(paths.log()) } else { String::new() },
+        name: format!("/{}", container.name),
+        restart_count: container.restart_count,
+        driver: "mille",
+        platform: "linux",
+        mount_label: "",
+        process_label: "",
+        app_armor_profile: "",
+        exec_ids: None,
+        host_config: container.host_config.clone(),
+        graph_driver: GraphDriver {
+            data: GraphData {
+                lower_dir: lowers.join(":"),
+                merged_dir: show(paths.merged()),
+                upper_dir: show(paths.upper()),
+                work_dir: show(paths.work()),
+            },
+            name: "mille",
+        },
+        size_rw: sizes.map(|sizes| sizes.read_write_bytes),
+        size_root_fs: sizes.map(|sizes| sizes.root_fs_bytes),
+        mounts: mount_points(container)?,
+        config: container.config.clone(),
+        network_settings: network_settings(&container.host_config.network_mode),
+    })
+}
+
+fn mount_points(container: &Container) -> Result<Vec<MountPoint>> {
+    let binds = container.host_config.binds.iter().flatten();
+    let points = binds.map(|bind| {
+        let bind = Bind::parse(bind)?;
+        Ok(MountPoint {
+            kind: "bind",
+            source: bind.source.to_string_lossy().into_owned(),
+            destination: bind.target.to_string_lossy().into_owned(),
+            mode: bind.mode,
+            rw: !bind.readonly,
+            propagation: "rprivate",
+        })
+    });
+    points.collect()
 }
 
 /// Returns `NetworkSettings` for a container of the host's network or of none.

@@ -5,30 +5,49 @@
 //! it; everything a later command must know lies in small files. The library never touches the terminal beyond the
 //! descriptors it is given.
 
+mod changes;
 mod channel;
+mod commit;
 mod container;
+mod create;
 mod engine;
 mod error;
+mod exec;
 mod files;
+mod freeze;
 mod host_config;
+mod hosts;
 mod ids;
+mod images;
+mod init_layer;
 mod inspect;
+mod launch;
 mod layout;
 mod lock;
 mod logs;
 mod message;
+mod monitor;
+mod mounts;
 mod names;
+mod open;
 mod options;
+mod process;
 mod records;
 mod relay;
+mod removal;
+mod rootfs;
+mod run_directory;
 mod session;
 mod signals;
+mod start;
 mod state;
+mod stop;
+mod sys;
 mod terminal;
 mod words;
 
 pub use container::{Container, Ground};
-pub use engine::{Difference, DifferenceKind, Engine, Mode, Removed, Sizes};
+pub use engine::{Difference, DifferenceKind, Engine, Mode, Sizes};
 pub use error::{Error, Result};
 pub use host_config::{
     DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE_BYTES, HostConfig, LogConfig,
@@ -42,5 +61,6 @@ pub use options::{
     ExecOptions, HOST_BASE, LogOptions, MountSource, RemoveImageOptions, RemoveOptions,
     StartOptions, StopOptions, Streams,
 };
+pub use mille_store::Removed;
 pub use session::Session;
 pub use state::{NEVER, State, Status};

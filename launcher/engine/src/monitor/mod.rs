@@ -15,5 +15,5 @@ mod hub;
 mod process;
 mod report;
 
-pub(crate) use process::Job;
+pub(crate) use process::{Job, detach};
 pub(crate) use report::{Outcome, Reporter, receive};

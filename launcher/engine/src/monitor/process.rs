@@ -54,7 +54,7 @@ impl Job {
     pub(crate) fn run(self) -> ! {
         let kept: Vec<_> = self.attached.iter().map(|(fd, _)| fd.as_fd()).chain([self.reporter.as_fd()]).collect();
         let paths = self.layout.container(&self.container.id);
-        let detached = detach(&paths, &kept);
+        let detached = detach(&paths.monitor_log(), &kept);
         let code = match detached {
             Ok(()) => self.live(&paths),
             Err(error) => {
@@ -103,8 +103,8 @@ fn failed(error: &Error) -> Outcome {
     Outcome::Failed { exit_code: exit_code_of(&text), text }
 }
 
-/// Cuts the new process off from the command that forked it.
-fn detach(paths: &ContainerPaths, kept: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
+/// Cuts the new process off from the command that forked it; what it has to say goes to the file `log`.
+pub(crate) fn detach(log: &Path, kept: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
     // A session and process group of its own: the terminal's Ctrl-C is not for it.
     nix::unistd::setsid().map_err(|errno| Error::system("start a session")(errno.into()))?;
     sys::close_others(kept).map_err(Error::system("close descriptors"))?;
@@ -112,7 +112,7 @@ fn detach(paths: &ContainerPaths, kept: &[std::os::fd::BorrowedFd<'_>]) -> Resul
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| Error::io("open", Path::new("/dev/null"))(errno.into()))?;
     // What the monitor itself has to say, panics included, goes to a file beside the container's log.
-    let log = files::open_append(&paths.monitor_log(), 0o600)?;
+    let log = files::open_append(log, 0o600)?;
     let dup = |errno: rustix::io::Errno| Error::system("redirect standard streams")(errno.into());
     rustix::stdio::dup2_stdin(&null).map_err(dup)?;
     rustix::stdio::dup2_stdout(&null).map_err(dup)?;
@@ -183,7 +183,11 @@ impl Life<'_> {
         let merged = self.paths.merged();
         // A predecessor that was killed may have left its mount.
         removal::unmount_all(&merged)?;
-        let options = MountOptions { fsname: "mille".to_owned(), allow_other: true, ..MountOptions::default() };
+        let options = MountOptions {
+            fsname: "mille".to_owned(),
+            subtype: crate::mounts::SUBTYPE.to_owned(),
+            ..MountOptions::default()
+        };
         mille_union::fuse::mount(view, &merged, &options).map_err(Error::Union)
     }
 

@@ -1,0 +1,151 @@
+//! Looking into an image or a container through a mount of one's own, with no container around it.
+//!
+//! A process of its own serves the mount until it is unmounted; it belongs to no container and holds nothing but the
+//! layers it reads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mille_union::fuse::MountOptions;
+use mille_union::{Access, View};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::monitor::{Outcome, Reporter, detach, receive};
+use crate::options::MountSource;
+use crate::sys;
+
+/// What the mount table shows as type of our mounts.
+pub(crate) const SUBTYPE: &str = "mille";
+
+/// Mounts an image or a container's root at a directory.
+pub(crate) fn mount(engine: &Engine, source: &MountSource, directory: &Path) -> Result<()> {
+    let directory = fs::canonicalize(directory).map_err(Error::io("mount at", directory))?;
+    if !directory.is_dir() {
+        let error = std::io::Error::from(std::io::ErrorKind::NotADirectory);
+        return Err(Error::io("mount at", &directory)(error));
+    }
+    let (reporter, reader) = Reporter::pipe().map_err(Error::system("make a pipe"))?;
+    match sys::fork().map_err(Error::system("fork the server"))? {
+        sys::Side::Child => serve(engine, source, &directory, reporter),
+        sys::Side::Parent(_) => drop(reporter),
+    }
+    match receive(reader).map_err(Error::system("read from the server"))? {
+        Outcome::Running | Outcome::Busy => Ok(()),
+        Outcome::Failed { text, .. } => Err(Error::Invalid(text)),
+        Outcome::Lost => {
+            Err(Error::Invalid(format!("the server of the mount at {} was killed", directory.display())))
+        }
+    }
+}
+
+/// Is the server: never returns.
+fn serve(engine: &Engine, source: &MountSource, directory: &Path, reporter: Reporter) -> ! {
+    use std::os::fd::AsFd;
+    let log = engine.layout.run.join("mounts.log");
+    let begin = || -> Result<mille_union::fuse::Mounted> {
+        detach(&log, &[reporter.as_fd()])?;
+        let options = MountOptions {
+            fsname: "mille".to_owned(),
+            subtype: SUBTYPE.to_owned(),
+            read_only: true,
+            ..MountOptions::default()
+        };
+        mille_union::fuse::mount(view(engine, source)?, directory, &options).map_err(Error::Union)
+    };
+    let mounted = begin();
+    let code = match mounted {
+        Ok(mounted) => {
+            reporter.send(&Outcome::Running);
+            match mounted.wait() {
+                Ok(()) => 0,
+                Err(error) => {
+                    log::error!("serve {}: {error}", directory.display());
+                    1
+                }
+            }
+        }
+        Err(error) => {
+            reporter.send(&Outcome::Failed { text: error.to_string(), exit_code: 1 });
+            1
+        }
+    };
+    sys::exit_now(code)
+}
+
+fn view(engine: &Engine, source: &MountSource) -> Result<Arc<View>> {
+    match source {
+        MountSource::Image(id) => engine.image_stack(id)?.open_base(),
+        MountSource::Container(id) => {
+            let container = engine.load(id)?;
+            engine.stack(&container)?.open(&engine.writable(id), Access::Observe)
+        }
+    }
+}
+
+/// Takes a mount of ours away.
+pub(crate) fn umount(_engine: &Engine, directory: &Path) -> Result<()> {
+    // Not resolved by the file system itself: a mount whose server died answers nothing.
+    let absolute = std::path::absolute(directory).map_err(Error::io("unmount", directory))?;
+    if !is_ours(&absolute)? {
+        return Err(Error::Invalid(format!("{}: nothing of mille's is mounted there", directory.display())));
+    }
+    match umount2(&absolute, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => Err(Error::Invalid(format!(
+            "{} is in use: somebody's working directory or open file is in it",
+            directory.display()
+        ))),
+        Err(errno) => Err(Error::io("unmount", &absolute)(errno.into())),
+    }
+}
+
+fn is_ours(directory: &Path) -> Result<bool> {
+    let path = Path::new("/proc/self/mountinfo");
+    let mounts = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    Ok(mounts.lines().any(|line| is_mount_of_ours(line, directory)))
+}
+
+/// Reads one line of mountinfo(5): field 5 is the mount point with blanks as \040, the type follows the dash.
+fn is_mount_of_ours(line: &str, directory: &Path) -> bool {
+    let Some((before, after)) = line.split_once(" - ") else { return false };
+    let point = before.split(' ').nth(4).map(unescape);
+    let kind = after.split(' ').next();
+    point.as_deref() == Some(directory) && kind == Some("fuse.mille")
+}
+
+fn unescape(text: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(code) if byte == b'\\' => {
+                bytes.push(code);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_matched() {
+        let line = "87 54 0:41 / /mnt/a\\040b rw,relatime - fuse.mille mille rw";
+        assert!(is_mount_of_ours(line, Path::new("/mnt/a b")));
+        assert!(!is_mount_of_ours(line, Path::new("/mnt/a")));
+        assert!(!is_mount_of_ours("87 54 0:41 / /mnt rw - ext4 x rw", Path::new("/mnt")));
+    }
+}

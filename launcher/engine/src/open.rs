@@ -1,0 +1,135 @@
+//! Opening the engine: where it works, as whom, and what the last ones left behind.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use mille_layer::{MarkSpace, Ownership};
+use mille_sandbox::outer::{self, OuterMode, Wish};
+use mille_store::{Store, StoreOptions};
+
+use crate::engine::{Engine, Mode};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::init_layer::Dialect;
+use crate::layout::Layout;
+use crate::options::{Access, EngineOptions};
+use crate::removal::{SweepOptions, sweep};
+use crate::run_directory;
+
+/// Opens the engine.
+pub(crate) fn open(options: &EngineOptions) -> Result<Engine> {
+    let real_root = nix::unistd::geteuid().is_root() && outer::current()?.is_none_or(|mode| mode == OuterMode::Root);
+    let root = root_directory(options.root.as_deref(), real_root)?;
+    // The canonical path names the run-time directory: however the root was typed, it is the same one.
+    let root = fs::canonicalize(&root).map_err(Error::io("resolve", &root))?;
+    let (run, new_run) = run_directory::ensure(&root)?;
+    let layout = Layout { root, run };
+    let (mode, inside) = enter(&layout, options.access, real_root)?;
+    let store = Store::open(&layout.root, store_options(mode))?;
+    for directory in [layout.containers(), layout.staging(), layout.names()] {
+        files::make_directory(&directory, 0o700)?;
+    }
+    sweep(&layout, SweepOptions { privileged: inside || real_root, thorough: new_run })?;
+    Ok(Engine { layout, store, mode, inside })
+}
+
+fn enter(layout: &Layout, access: Access, real_root: bool) -> Result<(Mode, bool)> {
+    if real_root {
+        return Ok((Mode::Root, false));
+    }
+    let remembered = Remembered::read(layout)?;
+    if access == Access::Records {
+        return Ok((remembered.unwrap_or(Mode::Range), false));
+    }
+    // Owners in a store are kept in one way only: what it began with, it goes on with.
+    let wish = match remembered {
+        Some(Mode::Range) => Wish::Range,
+        Some(Mode::OneId) => Wish::OneId,
+        Some(Mode::Root) | None => Wish::Auto,
+    };
+    let mode = match outer::enter(wish)? {
+        OuterMode::Root => Mode::Root,
+        OuterMode::Range { .. } => Mode::Range,
+        OuterMode::OneId => Mode::OneId,
+    };
+    if remembered.is_none() {
+        Remembered::write(layout, mode)?;
+    }
+    Ok((mode, mode != Mode::Root))
+}
+
+fn store_options(mode: Mode) -> StoreOptions {
+    let dialect = dialect(mode);
+    StoreOptions { space: dialect.space, ownership: dialect.ownership }
+}
+
+/// Returns how a store of this mode keeps marks and owners.
+pub(crate) fn dialect(mode: Mode) -> Dialect {
+    match mode {
+        Mode::Root => Dialect { space: MarkSpace::Trusted, ownership: Ownership::Real },
+        Mode::Range => Dialect { space: MarkSpace::User, ownership: Ownership::Real },
+        Mode::OneId => Dialect { space: MarkSpace::User, ownership: Ownership::Override },
+    }
+}
+
+/// How the owners in a user's store are kept: a store made with one id must not be read with a range.
+struct Remembered;
+
+impl Remembered {
+    const FILE: &'static str = "id-map";
+
+    fn read(layout: &Layout) -> Result<Option<Mode>> {
+        let path = layout.root.join(Self::FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim() == "range" => Ok(Some(Mode::Range)),
+            Ok(text) if text.trim() == "one" => Ok(Some(Mode::OneId)),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &path)(error)),
+        }
+    }
+
+    fn write(layout: &Layout, mode: Mode) -> Result<()> {
+        let word = if mode == Mode::OneId { "one\n" } else { "range\n" };
+        files::replace(&layout.root, Self::FILE, word.as_bytes(), 0o600)
+    }
+}
+
+/// Finds the store's root and makes it: `--root`, `MILLE_ROOT`, or the user's own place.
+fn root_directory(given: Option<&Path>, real_root: bool) -> Result<PathBuf> {
+    let from_environment = || env::var_os("MILLE_ROOT").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let root = match given.map(Path::to_path_buf).or_else(from_environment) {
+        Some(root) => std::path::absolute(&root).map_err(Error::io("resolve", &root))?,
+        None if real_root => PathBuf::from("/var/lib/mille"),
+        None => data_home()?.join("mille"),
+    };
+    if let Some(parent) = root.parent() {
+        fs::create_dir_all(parent).map_err(Error::io("create directory", parent))?;
+    }
+    files::make_directory(&root, 0o700)?;
+    let meta = fs::metadata(&root).map_err(Error::io("stat", &root))?;
+    if !meta.is_dir() {
+        return Err(Error::io("use as root", &root)(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
+    }
+    // Somebody else's store could be read here but never rightly written.
+    if meta.uid() != nix::unistd::geteuid().as_raw() {
+        let reason = "this store belongs to another user: choose your own with --root".to_owned();
+        return Err(Error::RunDirectory { path: root, reason });
+    }
+    Ok(root)
+}
+
+fn data_home() -> Result<PathBuf> {
+    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(path) = absolute("XDG_DATA_HOME") {
+        return Ok(path);
+    }
+    let home = absolute("HOME").or_else(|| {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+        user.map(|user| user.dir)
+    });
+    let home = home.ok_or_else(|| Error::Invalid("no home directory is known: give --root or set HOME".to_owned()))?;
+    Ok(home.join(".local/share"))
+}
