@@ -59,17 +59,38 @@ pub(crate) fn look(engine: &Engine, container: &Container, freeze: bool) -> Resu
     {
         channel.queue(&Message::Watch);
         if freeze && let Err(reason) = ask(&mut channel, &Message::Freeze)? {
-            log::warn!("container {} goes on during the commit: {reason}", container.id.short());
+            log::warn!(
+                "container {} goes on during the commit: {reason}",
+                container.id.short()
+            );
         }
         if let Err(reason) = ask(&mut channel, &Message::Sync)? {
-            return Err(Error::Monitor { id: container.id.to_string(), reason: format!("flush: {reason}") });
+            return Err(Error::Monitor {
+                id: container.id.to_string(),
+                reason: format!("flush: {reason}"),
+            });
         }
         let merged = stack.open(&writable, Access::Observe)?;
-        return Ok(Look { merged, _lock: None, monitor: Some(channel) });
+        return Ok(Look {
+            merged,
+            _lock: None,
+            monitor: Some(channel),
+        });
     }
-    let lock = Lock::take_within(&engine.layout.container(&container.id).lock(), LOCK_PATIENCE)?;
-    let access = if lock.is_some() { Access::Exclusive } else { Access::Observe };
-    Ok(Look { merged: stack.open(&writable, access)?, _lock: lock, monitor: None })
+    let lock = Lock::take_within(
+        &engine.layout.container(&container.id).lock(),
+        LOCK_PATIENCE,
+    )?;
+    let access = if lock.is_some() {
+        Access::Exclusive
+    } else {
+        Access::Observe
+    };
+    Ok(Look {
+        merged: stack.open(&writable, access)?,
+        _lock: lock,
+        monitor: None,
+    })
 }
 
 /// Asks the monitor for something; the inner error is its reason for refusing.
@@ -80,11 +101,13 @@ fn ask(channel: &mut Channel, wish: &Message) -> Result<std::result::Result<(), 
         Message::Failed(reason) => Some(Err(reason)),
         _ => None,
     });
-    Ok(match answer.map_err(Error::system("talk to the monitor"))? {
-        Waited::Found(answer) => answer,
-        Waited::Closed => Err("the container has ended".to_owned()),
-        Waited::TimedOut => Err("the monitor does not answer".to_owned()),
-    })
+    Ok(
+        match answer.map_err(Error::system("talk to the monitor"))? {
+            Waited::Found(answer) => answer,
+            Waited::Closed => Err("the container has ended".to_owned()),
+            Waited::TimedOut => Err("the monitor does not answer".to_owned()),
+        },
+    )
 }
 
 /// Lists what differs from the image.
@@ -100,7 +123,10 @@ pub(crate) fn diff(engine: &Engine, id: &ContainerId) -> Result<Vec<Difference>>
             ChangeKind::Deleted => DifferenceKind::Deleted,
             ChangeKind::Touched => return None,
         };
-        Some(Difference { kind, path: Path::new("/").join(PathBuf::from(OsString::from_vec(change.path))) })
+        Some(Difference {
+            kind,
+            path: Path::new("/").join(PathBuf::from(OsString::from_vec(change.path))),
+        })
     });
     Ok(differences.collect())
 }
@@ -127,30 +153,53 @@ pub(crate) fn export(
 
 /// Writes a view's whole tree as one tar.
 pub(crate) fn write_tree(view: &View, out: &mut dyn Write) -> mille_union::Result<()> {
-    let failed = |source: io::Error| mille_union::Error::Io { op: "write archive", source };
+    let failed = |source: io::Error| mille_union::Error::Io {
+        op: "write archive",
+        source,
+    };
     let mut encoder = Encoder::new(BufWriter::with_capacity(BUFFER_BYTES, out));
     mille_union::archive::write_tree(view, &mut encoder)?;
-    encoder.finish().and_then(|mut out| out.flush()).map_err(failed)
+    encoder
+        .finish()
+        .and_then(|mut out| out.flush())
+        .map_err(failed)
 }
 
 /// Writes what a container changed as a layer's tar.
-pub(crate) fn write_changes(merged: &View, base: &View, out: &mut dyn Write) -> mille_union::Result<()> {
-    let failed = |source: io::Error| mille_union::Error::Io { op: "write layer", source };
+pub(crate) fn write_changes(
+    merged: &View,
+    base: &View,
+    out: &mut dyn Write,
+) -> mille_union::Result<()> {
+    let failed = |source: io::Error| mille_union::Error::Io {
+        op: "write layer",
+        source,
+    };
     let mut encoder = Encoder::new(BufWriter::with_capacity(BUFFER_BYTES, out));
     mille_union::archive::write_changes(merged, base, &mut encoder)?;
-    encoder.finish().and_then(|mut out| out.flush()).map_err(failed)
+    encoder
+        .finish()
+        .and_then(|mut out| out.flush())
+        .map_err(failed)
 }
 
 /// Adds up what a container wrote.
 pub(crate) fn sizes(engine: &Engine, container: &Container) -> Result<Sizes> {
     let upper = engine.layout.container(&container.id).upper();
-    let mut walk = Walk { space: engine.dialect().space, seen: BTreeSet::new(), bytes: 0 };
+    let mut walk = Walk {
+        space: engine.dialect().space,
+        seen: BTreeSet::new(),
+        bytes: 0,
+    };
     walk.add(&upper).map_err(Error::io("measure", &upper))?;
     let mut image_bytes = 0;
     for layer in &container.layers {
         image_bytes += engine.store.layer_size(layer)?;
     }
-    Ok(Sizes { read_write_bytes: walk.bytes, root_fs_bytes: image_bytes + walk.bytes })
+    Ok(Sizes {
+        read_write_bytes: walk.bytes,
+        root_fs_bytes: image_bytes + walk.bytes,
+    })
 }
 
 struct Walk {

@@ -16,11 +16,16 @@ use crate::ids::ContainerId;
 use crate::options::{CommitOptions, HOST_BASE};
 
 /// Makes an image of a container.
-pub(crate) fn commit(engine: &Engine, id: &ContainerId, options: &CommitOptions) -> Result<ImageId> {
+pub(crate) fn commit(
+    engine: &Engine,
+    id: &ContainerId,
+    options: &CommitOptions,
+) -> Result<ImageId> {
     let mut container = engine.load(id)?;
     let base = base_image(engine, &container)?;
     // A change that would be refused is found before anything is written.
-    apply_changes(&mut container.config.clone(), &options.changes).map_err(mille_store::Error::from)?;
+    apply_changes(&mut container.config.clone(), &options.changes)
+        .map_err(mille_store::Error::from)?;
     if container.on_host {
         let labels = container.config.labels.get_or_insert_default();
         labels.insert(BASE_LABEL.to_owned(), HOST_BASE.to_owned());
@@ -52,7 +57,9 @@ fn add_changes(engine: &Engine, container: &Container, pause: bool) -> Result<Di
     let mut look = look(engine, container, pause)?;
     let base = engine.stack(container)?.open_base()?;
     let merged = look.merged.clone();
-    let info = engine.store.add_layer_written(None, |out| Ok(write_changes(&merged, &base, out)?))?;
+    let info = engine
+        .store
+        .add_layer_written(None, |out| Ok(write_changes(&merged, &base, out)?))?;
     look.thaw();
     Ok(info.diff_id)
 }
@@ -65,7 +72,11 @@ fn base_image(engine: &Engine, container: &Container) -> Result<Image> {
             found => return Ok(found?),
         }
     }
-    let rootfs = RootFs { kind: "layers".to_owned(), diff_ids: container.layers.clone(), ..RootFs::default() };
+    let rootfs = RootFs {
+        kind: "layers".to_owned(),
+        diff_ids: container.layers.clone(),
+        ..RootFs::default()
+    };
     let config = ImageConfig {
         architecture: host_architecture().to_owned(),
         os: "linux".to_owned(),
@@ -101,15 +112,27 @@ pub(crate) fn flatten(engine: &Engine, id: &ImageId) -> Result<ImageId> {
     let image = engine.store.image(id)?;
     let view = engine.image_stack(id)?.open_base()?;
     let _store = engine.store.lock_shared()?;
-    let info = engine.store.add_layer_written(None, |out| Ok(write_tree(&view, out)?))?;
+    let info = engine
+        .store
+        .add_layer_written(None, |out| Ok(write_tree(&view, out)?))?;
     let mut config = image.config;
-    if let Some(labels) = config.config.as_mut().and_then(|config| config.labels.as_mut()) {
+    if let Some(labels) = config
+        .config
+        .as_mut()
+        .and_then(|config| config.labels.as_mut())
+    {
         labels.remove(BASE_LABEL);
     }
-    config.rootfs = Some(RootFs { kind: "layers".to_owned(), diff_ids: vec![info.diff_id], ..RootFs::default() });
+    config.rootfs = Some(RootFs {
+        kind: "layers".to_owned(),
+        diff_ids: vec![info.diff_id],
+        ..RootFs::default()
+    });
     config.history.retain(|step| !step.empty_layer);
     config.history.truncate(1);
-    let bytes = serde_json::to_vec(&config)
-        .map_err(|source| Error::Record { path: engine.layout.root.clone(), source })?;
+    let bytes = serde_json::to_vec(&config).map_err(|source| Error::Record {
+        path: engine.layout.root.clone(),
+        source,
+    })?;
     Ok(engine.store.add_image(&bytes, None)?)
 }

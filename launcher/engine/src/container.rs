@@ -70,7 +70,10 @@ impl Container {
 impl Container {
     /// Returns whether its network is the host's.
     pub(crate) fn uses_host_network(&self) -> bool {
-        matches!(self.host_config.network_mode.as_str(), "" | "host" | "default")
+        matches!(
+            self.host_config.network_mode.as_str(),
+            "" | "host" | "default"
+        )
     }
 }
 
@@ -91,7 +94,10 @@ pub(crate) mod tests {
             path: "true".into(),
             args: Vec::new(),
             config: ContainerConfig::default(),
-            host_config: HostConfig { network_mode: "none".into(), ..HostConfig::default() },
+            host_config: HostConfig {
+                network_mode: "none".into(),
+                ..HostConfig::default()
+            },
             state: State::default(),
             restart_count: 0,
         }

@@ -23,7 +23,9 @@ pub(crate) const BASE_LABEL: &str = "io.mille.base";
 /// Returns whether an image stands on the machine's own root.
 pub(crate) fn is_on_host(image: &Image) -> bool {
     let config = image.config.config.as_ref();
-    let label = config.and_then(|config| config.labels.as_ref()).and_then(|labels| labels.get(BASE_LABEL));
+    let label = config
+        .and_then(|config| config.labels.as_ref())
+        .and_then(|labels| labels.get(BASE_LABEL));
     label.is_some_and(|base| base == HOST_BASE)
 }
 
@@ -37,7 +39,12 @@ struct Base {
 
 /// Makes a container.
 pub(crate) fn create(engine: &Engine, options: CreateOptions) -> Result<ContainerId> {
-    let name = options.name.as_deref().filter(|name| !name.is_empty()).map(names::check).transpose()?;
+    let name = options
+        .name
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .map(names::check)
+        .transpose()?;
     // Held until the record is in place: from then on the record keeps the layers from being collected.
     let _store = engine.store.lock_shared()?;
     let base = base(engine, &options.image)?;
@@ -65,7 +72,12 @@ pub(crate) fn create(engine: &Engine, options: CreateOptions) -> Result<Containe
 fn base(engine: &Engine, typed: &str) -> Result<Base> {
     if typed == HOST_BASE {
         let config = ContainerConfig::default();
-        return Ok(Base { ground: Ground::Host, layers: Vec::new(), on_host: true, config });
+        return Ok(Base {
+            ground: Ground::Host,
+            layers: Vec::new(),
+            on_host: true,
+            config,
+        });
     }
     let image = engine.store.image(&engine.store.resolve(typed)?)?;
     Ok(Base {
@@ -89,7 +101,12 @@ fn assemble(id: &ContainerId, base: Base, options: &CreateOptions) -> Result<Con
     if config.entrypoint.as_deref() == Some(&[String::new()]) {
         config.entrypoint = None;
     }
-    let mut words = config.entrypoint.iter().chain(&config.cmd).flatten().cloned();
+    let mut words = config
+        .entrypoint
+        .iter()
+        .chain(&config.cmd)
+        .flatten()
+        .cloned();
     let path = words.next().ok_or(Error::NoCommand)?;
     let args = words.collect();
     let mut container = Container {
@@ -115,11 +132,16 @@ fn assemble(id: &ContainerId, base: Base, options: &CreateOptions) -> Result<Con
 fn name_host(container: &mut Container) -> Result<()> {
     let shares_name = container.host_config.uts_mode == "host";
     if shares_name && !container.config.hostname.is_empty() {
-        return Err(Error::Invalid("conflicting options: hostname and the UTS mode".to_owned()));
+        return Err(Error::Invalid(
+            "conflicting options: hostname and the UTS mode".to_owned(),
+        ));
     }
     if container.config.hostname.is_empty() {
         container.config.hostname = if shares_name || container.uses_host_network() {
-            rustix::system::uname().nodename().to_string_lossy().into_owned()
+            rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned()
         } else {
             container.id.short().to_owned()
         };
@@ -128,12 +150,18 @@ fn name_host(container: &mut Container) -> Result<()> {
 }
 
 /// Fills the staged directory, claims the name, and makes the container appear.
-fn furnish(engine: &Engine, staged: &ContainerPaths, mut container: Container, name: Option<&str>) -> Result<()> {
+fn furnish(
+    engine: &Engine,
+    staged: &ContainerPaths,
+    mut container: Container,
+    name: Option<&str>,
+) -> Result<()> {
     let id = container.id.clone();
     let upper = staged.upper();
     files::make_directory(&upper, 0o755)?;
     // A container's / is 0755 whatever the image's own entry or our umask says.
-    fs::set_permissions(&upper, Permissions::from_mode(0o755)).map_err(Error::io("set mode of", &upper))?;
+    fs::set_permissions(&upper, Permissions::from_mode(0o755))
+        .map_err(Error::io("set mode of", &upper))?;
     init_layer::own_root(&upper, engine.dialect())?;
     files::make_directory(&staged.work(), 0o700)?;
     files::make_directory(&staged.merged(), 0o700)?;
@@ -144,7 +172,8 @@ fn furnish(engine: &Engine, staged: &ContainerPaths, mut container: Container, n
     container.name.clone_from(&name);
     let appeared = records::write(staged, &Record::of(container)).and_then(|()| {
         let directory = engine.layout.container(&id).directory;
-        fs::rename(&staged.directory, &directory).map_err(Error::io("rename into place", &directory))
+        fs::rename(&staged.directory, &directory)
+            .map_err(Error::io("rename into place", &directory))
     });
     if appeared.is_err()
         && let Err(error) = names::release(&engine.layout, &name, &id)
@@ -163,7 +192,8 @@ pub(crate) fn rename(engine: &Engine, id: &ContainerId, new_name: &str) -> Resul
     if bare == record.name {
         return Err(Error::SameName);
     }
-    let name = names::check(new_name).map_err(|_| allocating(Error::InvalidName(format!("/{bare}"))))?;
+    let name =
+        names::check(new_name).map_err(|_| allocating(Error::InvalidName(format!("/{bare}"))))?;
     names::claim(&engine.layout, name, id).map_err(allocating)?;
     let old = std::mem::replace(&mut record.name, name.to_owned());
     records::write(&engine.layout.container(id), &record)?;
@@ -193,8 +223,17 @@ mod tests {
     use super::*;
 
     fn assembled(user: ContainerConfig, image: ContainerConfig) -> Result<Container> {
-        let base = Base { ground: Ground::Host, layers: Vec::new(), on_host: true, config: image };
-        let options = CreateOptions { config: user, image: "bb".into(), ..CreateOptions::default() };
+        let base = Base {
+            ground: Ground::Host,
+            layers: Vec::new(),
+            on_host: true,
+            config: image,
+        };
+        let options = CreateOptions {
+            config: user,
+            image: "bb".into(),
+            ..CreateOptions::default()
+        };
         assemble(&ContainerId::random().unwrap(), base, &options)
     }
 
@@ -209,7 +248,11 @@ mod tests {
             cmd: words(&["c"]),
             ..ContainerConfig::default()
         };
-        let user = |entrypoint, cmd| ContainerConfig { entrypoint, cmd, ..ContainerConfig::default() };
+        let user = |entrypoint, cmd| ContainerConfig {
+            entrypoint,
+            cmd,
+            ..ContainerConfig::default()
+        };
         for (given, want) in [
             (user(None, None), vec!["/e", "x", "c"]),
             (user(None, words(&["u"])), vec!["/e", "x", "u"]),
@@ -227,8 +270,18 @@ mod tests {
 
     #[test]
     fn the_user_s_environment_comes_first_and_wins() {
-        let image = ContainerConfig { env: words(&["PATH=/i", "I=1"]), ..ContainerConfig::default() };
-        let user = ContainerConfig { env: words(&["I=2"]), cmd: words(&["x"]), ..ContainerConfig::default() };
-        assert_eq!(assembled(user, image).unwrap().config.env, words(&["I=2", "PATH=/i"]));
+        let image = ContainerConfig {
+            env: words(&["PATH=/i", "I=1"]),
+            ..ContainerConfig::default()
+        };
+        let user = ContainerConfig {
+            env: words(&["I=2"]),
+            cmd: words(&["x"]),
+            ..ContainerConfig::default()
+        };
+        assert_eq!(
+            assembled(user, image).unwrap().config.env,
+            words(&["I=2", "PATH=/i"])
+        );
     }
 }

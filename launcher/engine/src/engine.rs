@@ -13,12 +13,14 @@ use crate::inspect::Inspect;
 use crate::layout::Layout;
 use crate::logs::LogLine;
 use crate::options::{
-    ClientIo, CommitOptions, CreateOptions, EngineOptions, ExecOptions, LogOptions, MountSource, RemoveImageOptions,
-    RemoveOptions, StartOptions, StopOptions, Streams,
+    ClientIo, CommitOptions, CreateOptions, EngineOptions, ExecOptions, LogOptions, MountSource,
+    RemoveImageOptions, RemoveOptions, StartOptions, StopOptions, Streams,
 };
 use crate::rootfs::{Stack, Writable};
 use crate::session::Session;
-use crate::{changes, commit, create, exec, images, inspect, logs, mounts, open, records, signals, start};
+use crate::{
+    changes, commit, create, exec, images, inspect, logs, mounts, open, records, signals, start,
+};
 
 /// How the program runs on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +145,11 @@ impl Engine {
     /// A monitor that does not answer.
     pub fn stop(&self, id: &ContainerId, options: &StopOptions) -> Result<()> {
         let container = self.load(id)?;
-        if container.is_running() { self.stop_container(&container, options) } else { Ok(()) }
+        if container.is_running() {
+            self.stop_container(&container, options)
+        } else {
+            Ok(())
+        }
     }
 
     /// Sends a signal (`KILL`, `SIGKILL`, `9`) to a running container's first process; `name` as it was typed.
@@ -152,10 +158,15 @@ impl Engine {
     /// [`Error::InvalidSignal`], [`Error::CannotKill`].
     pub fn kill(&self, name: &str, signal: &str) -> Result<()> {
         let number = signals::parse(signal)?;
-        self.find(name).and_then(|container| self.send_signal(&container, number)).map_err(|source| match source {
-            Error::AmbiguousPrefix(_) => source,
-            source => Error::CannotKill { name: name.to_owned(), source: Box::new(source) },
-        })
+        self.find(name)
+            .and_then(|container| self.send_signal(&container, number))
+            .map_err(|source| match source {
+                Error::AmbiguousPrefix(_) => source,
+                source => Error::CannotKill {
+                    name: name.to_owned(),
+                    source: Box::new(source),
+                },
+            })
     }
 
     /// Removes a container with everything it wrote.
@@ -229,7 +240,8 @@ impl Engine {
         if logs::write::rotation(&container.host_config.log_config)?.is_none() {
             return Err(Error::LogNotReadable);
         }
-        let ended = || Ok(records::load(&self.layout, id)?.is_none_or(|container| !container.is_running()));
+        let ended =
+            || Ok(records::load(&self.layout, id)?.is_none_or(|container| !container.is_running()));
         logs::read::read(&self.layout.container(id).log(), options, ended, sink)
     }
 
@@ -253,7 +265,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::HostBase`] for a container on `@host` unless `flatten`.
-    pub fn export(&self, id: &ContainerId, flatten: bool, out: &mut (dyn Write + Send)) -> Result<()> {
+    pub fn export(
+        &self,
+        id: &ContainerId,
+        flatten: bool,
+        out: &mut (dyn Write + Send),
+    ) -> Result<()> {
         changes::export(self, id, flatten, out)
     }
 
@@ -323,8 +340,18 @@ impl Engine {
         if container.on_host {
             layers.extend(init_layer::ensure_host_mask(&self.layout, self.dialect())?);
         }
-        layers.extend(container.layers.iter().rev().map(|layer| self.store.layer_dir(layer)));
-        Ok(Stack { layers, on_host: container.on_host, dialect: self.dialect() })
+        layers.extend(
+            container
+                .layers
+                .iter()
+                .rev()
+                .map(|layer| self.store.layer_dir(layer)),
+        );
+        Ok(Stack {
+            layers,
+            on_host: container.on_host,
+            dialect: self.dialect(),
+        })
     }
 
     /// Returns the layers of an image as they are, without an init layer.
@@ -335,13 +362,26 @@ impl Engine {
         if on_host {
             layers.extend(init_layer::ensure_host_mask(&self.layout, self.dialect())?);
         }
-        layers.extend(image.layers.iter().rev().map(|layer| self.store.layer_dir(layer)));
-        Ok(Stack { layers, on_host, dialect: self.dialect() })
+        layers.extend(
+            image
+                .layers
+                .iter()
+                .rev()
+                .map(|layer| self.store.layer_dir(layer)),
+        );
+        Ok(Stack {
+            layers,
+            on_host,
+            dialect: self.dialect(),
+        })
     }
 
     pub(crate) fn writable(&self, id: &ContainerId) -> Writable {
         let paths = self.layout.container(id);
-        Writable { upper: paths.upper(), work: paths.work() }
+        Writable {
+            upper: paths.upper(),
+            work: paths.work(),
+        }
     }
 
     /// Returns the image a container stands on.

@@ -28,7 +28,12 @@ const CHUNK_BYTES: usize = 32 * 1024;
 const QUEUE_BYTES: usize = 256 * 1024;
 
 /// Runs a command in a container and returns its exit code.
-pub(crate) fn exec(engine: &Engine, id: &ContainerId, options: &ExecOptions, io: &ClientIo<'_>) -> Result<i32> {
+pub(crate) fn exec(
+    engine: &Engine,
+    id: &ContainerId,
+    options: &ExecOptions,
+    io: &ClientIo<'_>,
+) -> Result<i32> {
     let not_running = || Error::NotRunning(id.to_string());
     let container = engine.load(id)?;
     if !container.is_running() {
@@ -66,7 +71,10 @@ fn join(engine: &Engine, id: &ContainerId) -> Result<()> {
     if engine.mode == crate::Mode::Root {
         return Ok(());
     }
-    let out_of_reach = || Error::Monitor { id: id.to_string(), reason: "its socket is out of reach".to_owned() };
+    let out_of_reach = || Error::Monitor {
+        id: id.to_string(),
+        reason: "its socket is out of reach".to_owned(),
+    };
     let mut channel = engine.connect(id)?.ok_or_else(out_of_reach)?;
     channel.queue(&Message::Namespaces);
     let ask = |channel: &mut crate::channel::Channel| -> io::Result<Option<outer::Namespaces>> {
@@ -75,7 +83,8 @@ fn join(engine: &Engine, id: &ContainerId) -> Result<()> {
         rustix::event::poll(&mut fds, None)?;
         descriptors::receive(&*channel)
     };
-    let namespaces = ask(&mut channel).map_err(Error::system("ask the monitor for its namespaces"))?;
+    let namespaces =
+        ask(&mut channel).map_err(Error::system("ask the monitor for its namespaces"))?;
     if let Some(namespaces) = namespaces {
         outer::join_namespaces(namespaces.user.as_fd(), namespaces.mount.as_fd())?;
     }
@@ -83,7 +92,10 @@ fn join(engine: &Engine, id: &ContainerId) -> Result<()> {
 }
 
 fn window(io: &ClientIo<'_>) -> Option<WindowSize> {
-    let (rows, columns) = [io.stdin, io.stdout].into_iter().flatten().find_map(terminal::size)?;
+    let (rows, columns) = [io.stdin, io.stdout]
+        .into_iter()
+        .flatten()
+        .find_map(terminal::size)?;
     Some(WindowSize { rows, columns })
 }
 
@@ -108,7 +120,10 @@ fn pipes(options: &ExecOptions, io: &ClientIo<'_>) -> io::Result<(Stdio, Ours)> 
         rustix::io::ioctl_fionbio(&writer, true)?;
         (stdio.stdin, ours.stdin) = (Some(reader), Some(writer));
     }
-    for (theirs, our) in [(&mut stdio.stdout, &mut ours.stdout), (&mut stdio.stderr, &mut ours.stderr)] {
+    for (theirs, our) in [
+        (&mut stdio.stdout, &mut ours.stdout),
+        (&mut stdio.stderr, &mut ours.stderr),
+    ] {
         let (reader, writer) = pipe()?;
         rustix::io::ioctl_fionbio(&reader, true)?;
         (*theirs, *our) = (Some(writer), Some(reader));
@@ -129,7 +144,9 @@ impl Flow<'_> {
 
     /// Moves what came; an end is noted.
     fn read(&mut self) -> io::Result<()> {
-        let Some(from) = &self.from else { return Ok(()) };
+        let Some(from) = &self.from else {
+            return Ok(());
+        };
         match read_once(from, CHUNK_BYTES)? {
             None => {}
             Some(bytes) if bytes.is_empty() => self.from = None,
@@ -170,7 +187,12 @@ enum Source {
 }
 
 impl<'a> Relay<'a> {
-    fn new(child: &'a mut Child, ours: Ours, options: &ExecOptions, io: &'a ClientIo<'a>) -> io::Result<Self> {
+    fn new(
+        child: &'a mut Child,
+        ours: Ours,
+        options: &ExecOptions,
+        io: &'a ClientIo<'a>,
+    ) -> io::Result<Self> {
         let terminal = child.take_pty();
         let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
         let mut ours = ours;
@@ -183,7 +205,11 @@ impl<'a> Relay<'a> {
             Some(stdin) if options.terminal => Raw::enter(stdin)?,
             _ => None,
         };
-        let keys = if options.terminal { io.detach_keys.as_slice() } else { &[] };
+        let keys = if options.terminal {
+            io.detach_keys.as_slice()
+        } else {
+            &[]
+        };
         Ok(Self {
             child,
             io,
@@ -191,8 +217,14 @@ impl<'a> Relay<'a> {
             terminal,
             stdin: io.stdin,
             input: ours.stdin.map(Outlet::new),
-            output: Flow { from: ours.stdout, to: io.stdout.map(Outlet::new) },
-            error: Flow { from: ours.stderr, to: io.stderr.map(Outlet::new) },
+            output: Flow {
+                from: ours.stdout,
+                to: io.stdout.map(Outlet::new),
+            },
+            error: Flow {
+                from: ours.stderr,
+                to: io.stderr.map(Outlet::new),
+            },
             keys: DetachKeys::new(keys),
             exit: None,
             _raw: raw,
@@ -226,7 +258,11 @@ impl<'a> Relay<'a> {
     }
 
     fn flow(&mut self, error: bool) -> &mut Flow<'a> {
-        if error { &mut self.error } else { &mut self.output }
+        if error {
+            &mut self.error
+        } else {
+            &mut self.output
+        }
     }
 
     /// The command has ended and everything it wrote is out. Descendants that still hold its output are not waited
@@ -251,28 +287,44 @@ impl<'a> Relay<'a> {
         }
         watched.push((Source::Signals, self.caught.as_fd(), PollFlags::IN));
         let waiting = self.input.as_ref().map_or(0, Outlet::pending_bytes);
-        if let Some(stdin) = self.stdin.filter(|_| waiting < QUEUE_BYTES && self.exit.is_none()) {
+        if let Some(stdin) = self
+            .stdin
+            .filter(|_| waiting < QUEUE_BYTES && self.exit.is_none())
+        {
             watched.push((Source::Stdin, stdin, PollFlags::IN));
         }
-        if let Some(input) = self.input.as_ref().filter(|input| input.pending_bytes() > 0) {
+        if let Some(input) = self
+            .input
+            .as_ref()
+            .filter(|input| input.pending_bytes() > 0)
+        {
             watched.push((Source::Input, input.as_fd(), PollFlags::OUT));
         }
         for (flow, error) in [(&self.output, false), (&self.error, true)] {
-            if let Some(from) = flow.from.as_ref().filter(|_| flow.pending_bytes() < QUEUE_BYTES) {
+            if let Some(from) = flow
+                .from
+                .as_ref()
+                .filter(|_| flow.pending_bytes() < QUEUE_BYTES)
+            {
                 watched.push((Source::Read(error), from.as_fd(), PollFlags::IN));
             }
             if let Some(to) = flow.to.as_ref().filter(|to| to.pending_bytes() > 0) {
                 watched.push((Source::Write(error), to.as_fd(), PollFlags::OUT));
             }
         }
-        let mut fds: Vec<_> =
-            watched.iter().map(|&(_, fd, flags)| PollFd::from_borrowed_fd(fd, flags)).collect();
+        let mut fds: Vec<_> = watched
+            .iter()
+            .map(|&(_, fd, flags)| PollFd::from_borrowed_fd(fd, flags))
+            .collect();
         match rustix::event::poll(&mut fds, None) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             Err(errno) => return Err(errno.into()),
         }
-        let happened = watched.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        let happened = watched
+            .iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty());
         Ok(happened.map(|(&(source, ..), _)| source).collect())
     }
 
@@ -287,8 +339,12 @@ impl<'a> Relay<'a> {
 
     /// Takes what was typed; returns whether the detach keys are complete.
     fn typed(&mut self) -> io::Result<bool> {
-        let Some(stdin) = self.stdin else { return Ok(false) };
-        let Some(bytes) = read_once(stdin, CHUNK_BYTES)? else { return Ok(false) };
+        let Some(stdin) = self.stdin else {
+            return Ok(false);
+        };
+        let Some(bytes) = read_once(stdin, CHUNK_BYTES)? else {
+            return Ok(false);
+        };
         if bytes.is_empty() {
             self.stdin = None;
             self.close_input();
@@ -311,7 +367,10 @@ impl<'a> Relay<'a> {
 
     /// The command's input ends when ours has ended and everything is written. A terminal stays.
     fn close_input(&mut self) {
-        let empty = self.input.as_ref().is_none_or(|input| input.pending_bytes() == 0);
+        let empty = self
+            .input
+            .as_ref()
+            .is_none_or(|input| input.pending_bytes() == 0);
         if self.stdin.is_none() && empty && self.terminal.is_none() {
             self.input = None;
         }
@@ -320,7 +379,11 @@ impl<'a> Relay<'a> {
 
 /// Returns whether a read would give something now.
 fn readable(fd: &OwnedFd) -> bool {
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
-    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0) && fds[0].revents().contains(PollFlags::IN)
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
+        && fds[0].revents().contains(PollFlags::IN)
 }

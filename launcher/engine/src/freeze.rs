@@ -42,7 +42,11 @@ impl Frozen {
         let (version, home) = home(init)?;
         let group = home.join(group_name(init.as_raw()));
         fs::create_dir(&group)?;
-        let frozen = Self { version, home, group };
+        let frozen = Self {
+            version,
+            home,
+            group,
+        };
         frozen.gather(init)?;
         frozen.set(true)?;
         frozen.wait_frozen()?;
@@ -65,22 +69,32 @@ impl Frozen {
                 }
             }
         }
-        Err(io::Error::other("processes are forked faster than they can be frozen"))
+        Err(io::Error::other(
+            "processes are forked faster than they can be frozen",
+        ))
     }
 
     fn set(&self, still: bool) -> io::Result<()> {
         match self.version {
-            Version::One => fs::write(self.group.join("freezer.state"), if still { "FROZEN" } else { "THAWED" }),
-            Version::Two => fs::write(self.group.join("cgroup.freeze"), if still { "1" } else { "0" }),
+            Version::One => fs::write(
+                self.group.join("freezer.state"),
+                if still { "FROZEN" } else { "THAWED" },
+            ),
+            Version::Two => fs::write(
+                self.group.join("cgroup.freeze"),
+                if still { "1" } else { "0" },
+            ),
         }
     }
 
     fn is_frozen(&self) -> io::Result<bool> {
         Ok(match self.version {
-            Version::One => fs::read_to_string(self.group.join("freezer.state"))?.trim() == "FROZEN",
-            Version::Two => {
-                fs::read_to_string(self.group.join("cgroup.events"))?.lines().any(|line| line == "frozen 1")
+            Version::One => {
+                fs::read_to_string(self.group.join("freezer.state"))?.trim() == "FROZEN"
             }
+            Version::Two => fs::read_to_string(self.group.join("cgroup.events"))?
+                .lines()
+                .any(|line| line == "frozen 1"),
         })
     }
 
@@ -97,7 +111,10 @@ impl Frozen {
 
     fn undo(&self) -> io::Result<()> {
         self.set(false)?;
-        let (from, to) = (self.group.join("cgroup.procs"), self.home.join("cgroup.procs"));
+        let (from, to) = (
+            self.group.join("cgroup.procs"),
+            self.home.join("cgroup.procs"),
+        );
         for _ in 0..ROUNDS {
             let inside = listed(&from)?;
             if inside.is_empty() {
@@ -135,11 +152,19 @@ impl Drop for Frozen {
 /// of control groups die only when they are thawed.
 pub(crate) fn release_leftover(init: i32) {
     // A frozen process is still there, and so its group can be found by it.
-    let Ok((version, group)) = home(Pid::from_raw(init)) else { return };
-    if group.file_name().is_some_and(|name| name.as_encoded_bytes() == group_name(init).as_bytes())
+    let Ok((version, group)) = home(Pid::from_raw(init)) else {
+        return;
+    };
+    if group
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes() == group_name(init).as_bytes())
         && let Some(home) = group.parent().map(Path::to_path_buf)
     {
-        drop(Frozen { version, home, group });
+        drop(Frozen {
+            version,
+            home,
+            group,
+        });
     }
 }
 
@@ -156,7 +181,9 @@ fn home(pid: Pid) -> io::Result<(Version, PathBuf)> {
             let mut fields = line.splitn(3, ':');
             Some((fields.next()?, fields.next()?, fields.next()?))
         });
-        lines.find(|(_, controllers, _)| wanted(controllers)).map(|(.., path)| path.to_owned())
+        lines
+            .find(|(_, controllers, _)| wanted(controllers))
+            .map(|(.., path)| path.to_owned())
     };
     if let Some(path) = path_in(&|controllers| controllers.split(',').any(|name| name == "freezer"))
         && let Some(mount) = mount_point(&mounts, "cgroup", Some("freezer"))
@@ -168,7 +195,10 @@ fn home(pid: Pid) -> io::Result<(Version, PathBuf)> {
     {
         return Ok((Version::Two, join(&mount, &path)));
     }
-    Err(io::Error::new(io::ErrorKind::Unsupported, "this machine has no freezer of control groups"))
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "this machine has no freezer of control groups",
+    ))
 }
 
 fn join(mount: &Path, path: &str) -> PathBuf {
@@ -187,19 +217,26 @@ fn mount_point(mounts: &str, kind: &str, controller: Option<&str>) -> Option<Pat
 }
 
 fn listed(procs: &Path) -> io::Result<BTreeSet<i32>> {
-    Ok(fs::read_to_string(procs)?.lines().filter_map(|line| line.parse().ok()).collect())
+    Ok(fs::read_to_string(procs)?
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .collect())
 }
 
 /// Returns the container's processes: those in the pid namespace of its first one, and all their descendants (which may
 /// have namespaces of their own).
 fn members(init: Pid) -> io::Result<BTreeSet<i32>> {
     let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let ours = namespace(init.as_raw());
+    let own = fs::read_link("/proc/self/ns/pid").ok();
+    // A container that shares our pid namespace has only its descendants: the namespace is the whole machine.
+    let ours = namespace(init.as_raw()).filter(|ours| Some(ours) != own.as_ref());
     let mut found = BTreeSet::from([init.as_raw()]);
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         if ours.is_some() && namespace(pid) == ours {
             found.insert(pid);
         }
@@ -227,14 +264,20 @@ mod tests {
         let mounts = "30 25 0:26 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw\n\
                       34 25 0:30 / /sys/fs/cgroup/freezer rw shared:9 - cgroup cgroup rw,freezer\n";
         let find = |kind, controller| mount_point(mounts, kind, controller);
-        assert_eq!(find("cgroup", Some("freezer")), Some("/sys/fs/cgroup/freezer".into()));
+        assert_eq!(
+            find("cgroup", Some("freezer")),
+            Some("/sys/fs/cgroup/freezer".into())
+        );
         assert_eq!(find("cgroup2", None), Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(find("cgroup", Some("memory")), None);
     }
 
     #[test]
     fn root_a_process_is_frozen_and_thawed() {
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
         let frozen = Frozen::new(pid).unwrap();
         assert!(frozen.is_frozen().unwrap());

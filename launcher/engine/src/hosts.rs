@@ -25,10 +25,18 @@ const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip
 pub(crate) fn write(paths: &ContainerPaths, container: &Container) -> Result<()> {
     let host_network = container.uses_host_network();
     let resolv = resolv_conf(&read_host("/etc/resolv.conf")?, container);
-    let hosts = if host_network { read_host("/etc/hosts")? } else { LOCAL_HOSTS.to_owned() };
+    let hosts = if host_network {
+        read_host("/etc/hosts")?
+    } else {
+        LOCAL_HOSTS.to_owned()
+    };
     let hosts = with_extra_hosts(hosts, container);
     let hostname = format!("{}\n", container.config.hostname);
-    for (name, content) in [("resolv.conf", resolv), ("hosts", hosts), ("hostname", hostname)] {
+    for (name, content) in [
+        ("resolv.conf", resolv),
+        ("hosts", hosts),
+        ("hostname", hostname),
+    ] {
         files::replace(&paths.directory, name, content.as_bytes(), MODE)?;
     }
     Ok(())
@@ -66,10 +74,21 @@ fn resolv_conf(host: &str, container: &Container) -> String {
         return host.to_owned();
     }
     let of_host = |keyword: &str| -> Vec<String> {
-        let lines = host.lines().filter_map(|line| line.trim().strip_prefix(keyword));
-        lines.flat_map(str::split_whitespace).map(str::to_owned).collect()
+        let lines = host
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(keyword));
+        lines
+            .flat_map(str::split_whitespace)
+            .map(str::to_owned)
+            .collect()
     };
-    let chosen = |ours: &[String], keyword: &str| if ours.is_empty() { of_host(keyword) } else { ours.to_vec() };
+    let chosen = |ours: &[String], keyword: &str| {
+        if ours.is_empty() {
+            of_host(keyword)
+        } else {
+            ours.to_vec()
+        }
+    };
     let mut text = String::new();
     let search = chosen(&config.dns_search, "search ");
     // "." is how docker says: no search at all.
@@ -98,15 +117,24 @@ mod tests {
         assert_eq!(resolv_conf(host, &container), host);
         container.host_config.dns = vec!["9.9.9.9".into()];
         container.host_config.dns_options = vec!["ndots:2".into()];
-        assert_eq!(resolv_conf(host, &container), "search lan\nnameserver 9.9.9.9\noptions ndots:2\n");
+        assert_eq!(
+            resolv_conf(host, &container),
+            "search lan\nnameserver 9.9.9.9\noptions ndots:2\n"
+        );
         container.host_config.dns_search = vec![".".into()];
-        assert_eq!(resolv_conf(host, &container), "nameserver 9.9.9.9\noptions ndots:2\n");
+        assert_eq!(
+            resolv_conf(host, &container),
+            "nameserver 9.9.9.9\noptions ndots:2\n"
+        );
     }
 
     #[test]
     fn extra_hosts_are_added() {
         let mut container = sample();
         container.host_config.extra_hosts = Some(vec!["foo:1.2.3.4".into(), "bar:::1".into()]);
-        assert_eq!(with_extra_hosts(String::new(), &container), "1.2.3.4\tfoo\n::1\tbar\n");
+        assert_eq!(
+            with_extra_hosts(String::new(), &container),
+            "1.2.3.4\tfoo\n::1\tbar\n"
+        );
     }
 }

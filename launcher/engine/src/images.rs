@@ -8,18 +8,30 @@ use crate::error::Result;
 use crate::options::RemoveImageOptions;
 
 /// Removes a name or an image, in docker's words.
-pub(crate) fn remove(engine: &Engine, typed: &str, options: RemoveImageOptions) -> Result<Vec<Removed>> {
+pub(crate) fn remove(
+    engine: &Engine,
+    typed: &str,
+    options: RemoveImageOptions,
+) -> Result<Vec<Removed>> {
     // No container is made of it between the question who uses it and its removal.
     let _store = engine.store.lock_exclusive()?;
     let uses = uses(engine)?;
-    let options = mille_store::RemoveOptions { force: options.force, keep_parents: !options.prune, uses: &uses };
+    let options = mille_store::RemoveOptions {
+        force: options.force,
+        keep_parents: !options.prune,
+        uses: &uses,
+    };
     Ok(engine.store.remove_image(typed, &options)?)
 }
 
 /// Removes what nothing refers to.
 pub(crate) fn collect(engine: &Engine) -> Result<Collected> {
     let _store = engine.store.lock_exclusive()?;
-    let pinned: Vec<DiffId> = engine.containers()?.into_iter().flat_map(|container| container.layers).collect();
+    let pinned: Vec<DiffId> = engine
+        .containers()?
+        .into_iter()
+        .flat_map(|container| container.layers)
+        .collect();
     Ok(engine.store.collect(&pinned)?)
 }
 

@@ -23,7 +23,13 @@ use crate::layout::Layout;
 /// Directories every container has.
 const DIRECTORIES: [&str; 6] = ["dev", "dev/pts", "dev/shm", "etc", "proc", "sys"];
 /// Empty files, mode 0755 as docker makes them.
-const FILES: [&str; 5] = [".dockerenv", "dev/console", "etc/hosts", "etc/hostname", "etc/resolv.conf"];
+const FILES: [&str; 5] = [
+    ".dockerenv",
+    "dev/console",
+    "etc/hosts",
+    "etc/hostname",
+    "etc/resolv.conf",
+];
 
 /// How marks and owners are kept in this store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +67,10 @@ pub(crate) fn ensure_host_mask(layout: &Layout, dialect: Dialect) -> Result<Opti
     let layer = layout.root.join("host-mask");
     appear(&layer, |tree| {
         let mut path = tree.to_path_buf();
-        let parts: Vec<_> = root.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        let parts: Vec<_> = root
+            .components()
+            .filter(|part| matches!(part, Component::Normal(_)))
+            .collect();
         for (at, part) in parts.iter().enumerate() {
             path.push(part);
             if at + 1 < parts.len() {
@@ -81,7 +90,12 @@ pub(crate) fn own_root(upper: &Path, dialect: Dialect) -> Result<()> {
     if dialect.ownership == Ownership::Real {
         return Ok(());
     }
-    set(&files::open_directory(upper)?, upper, mille_layer::OVERRIDE_STAT, b"0:0:0755")
+    set(
+        &files::open_directory(upper)?,
+        upper,
+        mille_layer::OVERRIDE_STAT,
+        b"0:0:0755",
+    )
 }
 
 /// Returns whether `path` lies on the very mount that `/` is: only that one is walked.
@@ -125,7 +139,10 @@ fn make_private(path: &Path, dialect: Dialect) -> Result<OwnedFd> {
 }
 
 fn make(path: &Path, mode: u32, dialect: Dialect, stat: &[u8]) -> Result<OwnedFd> {
-    fs::DirBuilder::new().mode(mode).create(path).map_err(Error::io("create directory", path))?;
+    fs::DirBuilder::new()
+        .mode(mode)
+        .create(path)
+        .map_err(Error::io("create directory", path))?;
     let directory = files::open_directory(path)?;
     if dialect.ownership == Ownership::Override {
         set(&directory, path, mille_layer::OVERRIDE_STAT, stat)?;
@@ -145,12 +162,21 @@ mod tests {
     #[test]
     fn root_the_init_layer_appears_once_and_is_dockers() {
         let directory = tempfile::tempdir().unwrap();
-        let layout = Layout { root: directory.path().to_path_buf(), run: directory.path().join("run") };
-        let dialect = Dialect { space: MarkSpace::Trusted, ownership: Ownership::Real };
+        let layout = Layout {
+            root: directory.path().to_path_buf(),
+            run: directory.path().join("run"),
+        };
+        let dialect = Dialect {
+            space: MarkSpace::Trusted,
+            ownership: Ownership::Real,
+        };
         ensure(&layout, dialect).unwrap();
         ensure(&layout, dialect).unwrap();
         let tree = layout.init_layer();
-        assert_eq!(fs::read_link(tree.join("etc/mtab")).unwrap(), Path::new("/proc/mounts"));
+        assert_eq!(
+            fs::read_link(tree.join("etc/mtab")).unwrap(),
+            Path::new("/proc/mounts")
+        );
         assert_eq!(fs::metadata(tree.join("etc/hosts")).unwrap().len(), 0);
         assert!(tree.join("dev/pts").is_dir() && tree.join(".dockerenv").is_file());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

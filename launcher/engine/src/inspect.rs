@@ -89,9 +89,22 @@ pub(crate) fn inspect(engine: &Engine, container: &Container, sizes: bool) -> Re
     let show = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
     // As docker: these files are there from the first start on.
     let started = container.state.started_at != NEVER || container.state.exit_code != 0;
-    let file = |name: &str| if started { show(paths.etc(name)) } else { String::new() };
-    let sizes = sizes.then(|| changes::sizes(engine, container)).transpose()?;
-    let lowers: Vec<_> = engine.stack(container)?.layers.into_iter().map(show).collect();
+    let file = |name: &str| {
+        if started {
+            show(paths.etc(name))
+        } else {
+            String::new()
+        }
+    };
+    let sizes = sizes
+        .then(|| changes::sizes(engine, container))
+        .transpose()?;
+    let lowers: Vec<_> = engine
+        .stack(container)?
+        .layers
+        .into_iter()
+        .map(show)
+        .collect();
     let keeps_log = container.host_config.log_config.kind == "json-file";
     Ok(Inspect {
         id: container.id.to_string(),
@@ -103,7 +116,11 @@ pub(crate) fn inspect(engine: &Engine, container: &Container, sizes: bool) -> Re
         resolv_conf_path: file("resolv.conf"),
         hostname_path: file("hostname"),
         hosts_path: file("hosts"),
-        log_path: if started && keeps_log { show(paths.log()) } else { String::new() },
+        log_path: if started && keeps_log {
+            show(paths.log())
+        } else {
+            String::new()
+        },
         name: format!("/{}", container.name),
         restart_count: container.restart_count,
         driver: "mille",

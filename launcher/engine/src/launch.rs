@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use mille_sandbox::{
-    CapSet, Capability, ExecSpec, IdMaps, Mount, MountKind, MountOptions, Network, Propagation, Rlimit,
-    SharedNamespaces, Spec,
+    CapSet, Capability, ExecSpec, IdMaps, Mount, MountKind, MountOptions, Network, Propagation,
+    Rlimit, SharedNamespaces, Spec,
 };
 
 use crate::container::Container;
@@ -24,7 +24,10 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) fn spec(container: &Container, paths: &ContainerPaths, nested: bool) -> Result<Spec> {
     let host = &container.host_config;
     let config = &container.config;
-    let args = std::iter::once(&container.path).chain(&container.args).map(OsString::from).collect();
+    let args = std::iter::once(&container.path)
+        .chain(&container.args)
+        .map(OsString::from)
+        .collect();
     let mut spec = Spec::new(paths.merged(), args);
     spec.readonly_rootfs = host.readonly_rootfs;
     spec.env = environment(container);
@@ -54,7 +57,11 @@ pub(crate) fn spec(container: &Container, paths: &ContainerPaths, nested: bool) 
     spec.privileged = host.privileged;
     spec.no_new_privileges = no_new_privileges(container)?;
     spec.rlimits = rlimits(container);
-    spec.sysctls = host.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    spec.sysctls = host
+        .sysctls
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     spec.shm_size_bytes = u64::try_from(host.shm_size).unwrap_or_default();
     spec.session_keyring = Some(format!("_ses.{}", container.id));
     Ok(spec)
@@ -68,7 +75,10 @@ pub(crate) fn exec_spec(container: &Container, options: &ExecOptions) -> Result<
         env.set(entry.clone());
     }
     spec.env = env.entries;
-    spec.cwd = options.workdir.clone().unwrap_or_else(|| PathBuf::from(&container.config.working_dir));
+    spec.cwd = options
+        .workdir
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(&container.config.working_dir));
     let user = options.user.clone().filter(|user| !user.is_empty());
     spec.user = user.unwrap_or_else(|| container.config.user.clone());
     spec.extra_groups = container.host_config.group_add.clone().unwrap_or_default();
@@ -93,7 +103,9 @@ struct Environment {
 
 impl Environment {
     fn of(container: &Container, terminal: bool) -> Self {
-        let mut env = Self { entries: Vec::new() };
+        let mut env = Self {
+            entries: Vec::new(),
+        };
         env.set(format!("PATH={DEFAULT_PATH}").into());
         env.set(format!("HOSTNAME={}", container.config.hostname).into());
         if terminal {
@@ -107,7 +119,12 @@ impl Environment {
 
     fn set(&mut self, entry: OsString) {
         let name_of = |entry: &OsString| -> Vec<u8> {
-            entry.as_encoded_bytes().split(|&byte| byte == b'=').next().unwrap_or_default().to_vec()
+            entry
+                .as_encoded_bytes()
+                .split(|&byte| byte == b'=')
+                .next()
+                .unwrap_or_default()
+                .to_vec()
         };
         let name = name_of(&entry);
         match self.entries.iter_mut().find(|known| name_of(known) == name) {
@@ -150,10 +167,17 @@ fn shared(container: &Container) -> Result<SharedNamespaces> {
 
 /// The engine's own files, then what the user binds, then temporary file systems; parents before what lies in them.
 fn mounts(container: &Container, paths: &ContainerPaths) -> Result<Vec<Mount>> {
-    let readonly = MountOptions { readonly: container.host_config.readonly_rootfs, ..MountOptions::default() };
+    let readonly = MountOptions {
+        readonly: container.host_config.readonly_rootfs,
+        ..MountOptions::default()
+    };
     let own = hosts::FILES.iter().map(|name| Mount {
         target: PathBuf::from("/etc").join(name),
-        kind: MountKind::Bind { source: paths.etc(name), recursive: false, propagation: Propagation::Private },
+        kind: MountKind::Bind {
+            source: paths.etc(name),
+            recursive: false,
+            propagation: Propagation::Private,
+        },
         options: readonly,
     });
     let mut theirs = Vec::new();
@@ -165,8 +189,9 @@ fn mounts(container: &Container, paths: &ContainerPaths) -> Result<Vec<Mount>> {
     }
     theirs.sort_by_key(|mount| mount.target.components().count());
     // A file of ours that the user mounts over is left out: his is the one that counts.
-    let mut all: Vec<_> =
-        own.filter(|mount| theirs.iter().all(|their| their.target != mount.target)).collect();
+    let mut all: Vec<_> = own
+        .filter(|mount| theirs.iter().all(|their| their.target != mount.target))
+        .collect();
     all.append(&mut theirs);
     Ok(all)
 }
@@ -176,7 +201,8 @@ pub(crate) fn make_bind_sources(container: &Container) -> Result<()> {
     for bind in container.host_config.binds.iter().flatten() {
         let bind = Bind::parse(bind)?;
         if !bind.source.exists() {
-            std::fs::create_dir_all(&bind.source).map_err(Error::io("create directory", &bind.source))?;
+            std::fs::create_dir_all(&bind.source)
+                .map_err(Error::io("create directory", &bind.source))?;
         }
     }
     Ok(())
@@ -216,7 +242,9 @@ impl Bind {
             ));
         }
         if !target.starts_with('/') {
-            return in_spec(&format!("invalid mount path: '{target}' mount path must be absolute"));
+            return in_spec(&format!(
+                "invalid mount path: '{target}' mount path must be absolute"
+            ));
         }
         if target.trim_matches('/').is_empty() {
             return in_spec("invalid specification: destination can't be '/'");
@@ -227,23 +255,45 @@ impl Bind {
             other => return invalid(format!("invalid mode: {other}")),
         };
         let (source, target) = (PathBuf::from(source), PathBuf::from(target));
-        Ok(Self { source, target, mode: mode.to_owned(), readonly })
+        Ok(Self {
+            source,
+            target,
+            mode: mode.to_owned(),
+            readonly,
+        })
     }
 
     fn mount(self) -> Mount {
-        let kind =
-            MountKind::Bind { source: self.source, recursive: true, propagation: Propagation::Private };
-        let options = MountOptions { readonly: self.readonly, ..MountOptions::default() };
-        Mount { target: self.target, kind, options }
+        let kind = MountKind::Bind {
+            source: self.source,
+            recursive: true,
+            propagation: Propagation::Private,
+        };
+        let options = MountOptions {
+            readonly: self.readonly,
+            ..MountOptions::default()
+        };
+        Mount {
+            target: self.target,
+            kind,
+            options,
+        }
     }
 }
 
 /// Parses one `--tmpfs` entry: docker's defaults are rw, noexec, nosuid, nodev.
 pub(crate) fn tmpfs(target: &str, options: &str) -> Result<Mount> {
     if !target.starts_with('/') {
-        return Err(Error::Invalid(format!("invalid mount path: '{target}' mount path must be absolute")));
+        return Err(Error::Invalid(format!(
+            "invalid mount path: '{target}' mount path must be absolute"
+        )));
     }
-    let mut flags = MountOptions { readonly: false, nosuid: true, nodev: true, noexec: true };
+    let mut flags = MountOptions {
+        readonly: false,
+        nosuid: true,
+        nodev: true,
+        noexec: true,
+    };
     let (mut size_bytes, mut mode, mut data) = (None, None, Vec::new());
     for option in options.split(',').filter(|option| !option.is_empty()) {
         let refused = || Error::Invalid(format!("invalid tmpfs option [{option:?}]"));
@@ -265,11 +315,21 @@ pub(crate) fn tmpfs(target: &str, options: &str) -> Result<Mount> {
             Some(("mode", value)) => {
                 mode = Some(u32::from_str_radix(value, 8).map_err(|_| refused())?);
             }
-            Some(("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol", _)) => data.push(option.to_owned()),
+            Some(("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol", _)) => {
+                data.push(option.to_owned())
+            }
             Some(_) => return Err(refused()),
         }
     }
-    Ok(Mount { target: PathBuf::from(target), kind: MountKind::Tmpfs { size_bytes, mode, data }, options: flags })
+    Ok(Mount {
+        target: PathBuf::from(target),
+        kind: MountKind::Tmpfs {
+            size_bytes,
+            mode,
+            data,
+        },
+        options: flags,
+    })
 }
 
 /// Returns the capabilities to give, and those that were asked for by name.
@@ -287,8 +347,11 @@ pub(crate) fn capabilities(container: &Container) -> Result<(CapSet, CapSet)> {
                 all = true;
                 continue;
             }
-            let known = Capability::from_name(bare)
-                .map_err(|_| Error::Invalid(format!("invalid {what}: unknown capability: \"CAP_{bare}\"")))?;
+            let known = Capability::from_name(bare).map_err(|_| {
+                Error::Invalid(format!(
+                    "invalid {what}: unknown capability: \"CAP_{bare}\""
+                ))
+            })?;
             set.insert(known);
         }
         Ok((all, set))
@@ -307,9 +370,15 @@ fn no_new_privileges(container: &Container) -> Result<bool> {
     let mut wanted = false;
     for option in container.host_config.security_opt.iter().flatten() {
         match option.as_str() {
-            "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => wanted = true,
+            "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => {
+                wanted = true
+            }
             "no-new-privileges=false" | "no-new-privileges:false" => wanted = false,
-            other => return Err(Error::Invalid(format!("invalid --security-opt 2: {other:?}"))),
+            other => {
+                return Err(Error::Invalid(format!(
+                    "invalid --security-opt 2: {other:?}"
+                )));
+            }
         }
     }
     Ok(wanted)
@@ -319,7 +388,13 @@ fn rlimits(container: &Container) -> Vec<Rlimit> {
     let limits = container.host_config.resources.ulimits.iter();
     // docker writes -1 for unlimited.
     let limit = |value: i64| u64::try_from(value).ok();
-    limits.map(|one| Rlimit { name: one.name.clone(), soft: limit(one.soft), hard: limit(one.hard) }).collect()
+    limits
+        .map(|one| Rlimit {
+            name: one.name.clone(),
+            soft: limit(one.soft),
+            hard: limit(one.hard),
+        })
+        .collect()
 }
 
 /// Checks everything [`spec`] will need, before a container is made of it.
@@ -334,7 +409,10 @@ pub(crate) fn check(container: &Container, paths: &ContainerPaths) -> Result<()>
     for bind in container.host_config.binds.iter().flatten() {
         let bind = Bind::parse(bind)?;
         if !seen.insert(bind.target.clone()) {
-            return Err(Error::Invalid(format!("Duplicate mount point: {}", bind.target.display())));
+            return Err(Error::Invalid(format!(
+                "Duplicate mount point: {}",
+                bind.target.display()
+            )));
         }
     }
     Ok(())
@@ -350,7 +428,12 @@ mod tests {
         let mut container = sample();
         container.config.hostname = "h".into();
         container.config.tty = true;
-        container.config.env = Some(vec!["A=1".into(), "PATH=/only".into(), "B=x y".into(), "A=2".into()]);
+        container.config.env = Some(vec![
+            "A=1".into(),
+            "PATH=/only".into(),
+            "B=x y".into(),
+            "A=2".into(),
+        ]);
         let want = ["PATH=/only", "HOSTNAME=h", "TERM=xterm", "A=2", "B=x y"];
         assert_eq!(environment(&container), want);
     }
@@ -385,15 +468,25 @@ mod tests {
         assert_eq!((set, set.iter().count()), (required, 1));
         container.host_config.cap_add = Some(vec!["frob".into()]);
         let error = capabilities(&container).unwrap_err();
-        assert_eq!(error.to_string(), "invalid CapAdd: unknown capability: \"CAP_FROB\"");
+        assert_eq!(
+            error.to_string(),
+            "invalid CapAdd: unknown capability: \"CAP_FROB\""
+        );
     }
 
     #[test]
     fn tmpfs_options() {
         let mount = tmpfs("/x", "size=1m,mode=700,exec").unwrap();
         assert!(!mount.options.noexec && mount.options.nosuid);
-        let want = MountKind::Tmpfs { size_bytes: Some(1 << 20), mode: Some(0o700), data: vec![] };
+        let want = MountKind::Tmpfs {
+            size_bytes: Some(1 << 20),
+            mode: Some(0o700),
+            data: vec![],
+        };
         assert_eq!(mount.kind, want);
-        assert_eq!(tmpfs("/x", "frob").unwrap_err().to_string(), "invalid tmpfs option [\"frob\"]");
+        assert_eq!(
+            tmpfs("/x", "frob").unwrap_err().to_string(),
+            "invalid tmpfs option [\"frob\"]"
+        );
     }
 }

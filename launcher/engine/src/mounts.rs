@@ -36,9 +36,10 @@ pub(crate) fn mount(engine: &Engine, source: &MountSource, directory: &Path) -> 
     match receive(reader).map_err(Error::system("read from the server"))? {
         Outcome::Running | Outcome::Busy => Ok(()),
         Outcome::Failed { text, .. } => Err(Error::Invalid(text)),
-        Outcome::Lost => {
-            Err(Error::Invalid(format!("the server of the mount at {} was killed", directory.display())))
-        }
+        Outcome::Lost => Err(Error::Invalid(format!(
+            "the server of the mount at {} was killed",
+            directory.display()
+        ))),
     }
 }
 
@@ -69,7 +70,10 @@ fn serve(engine: &Engine, source: &MountSource, directory: &Path, reporter: Repo
             }
         }
         Err(error) => {
-            reporter.send(&Outcome::Failed { text: error.to_string(), exit_code: 1 });
+            reporter.send(&Outcome::Failed {
+                text: error.to_string(),
+                exit_code: 1,
+            });
             1
         }
     };
@@ -81,7 +85,9 @@ fn view(engine: &Engine, source: &MountSource) -> Result<Arc<View>> {
         MountSource::Image(id) => engine.image_stack(id)?.open_base(),
         MountSource::Container(id) => {
             let container = engine.load(id)?;
-            engine.stack(&container)?.open(&engine.writable(id), Access::Observe)
+            engine
+                .stack(&container)?
+                .open(&engine.writable(id), Access::Observe)
         }
     }
 }
@@ -91,7 +97,10 @@ pub(crate) fn umount(_engine: &Engine, directory: &Path) -> Result<()> {
     // Not resolved by the file system itself: a mount whose server died answers nothing.
     let absolute = std::path::absolute(directory).map_err(Error::io("unmount", directory))?;
     if !is_ours(&absolute)? {
-        return Err(Error::Invalid(format!("{}: nothing of mille's is mounted there", directory.display())));
+        return Err(Error::Invalid(format!(
+            "{}: nothing of mille's is mounted there",
+            directory.display()
+        )));
     }
     match umount2(&absolute, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) => Ok(()),
@@ -111,7 +120,9 @@ fn is_ours(directory: &Path) -> Result<bool> {
 
 /// Reads one line of mountinfo(5): field 5 is the mount point with blanks as \040, the type follows the dash.
 fn is_mount_of_ours(line: &str, directory: &Path) -> bool {
-    let Some((before, after)) = line.split_once(" - ") else { return false };
+    let Some((before, after)) = line.split_once(" - ") else {
+        return false;
+    };
     let point = before.split(' ').nth(4).map(unescape);
     let kind = after.split(' ').next();
     point.as_deref() == Some(directory) && kind == Some("fuse.mille")
@@ -122,7 +133,9 @@ fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
-        let code = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = after
+            .get(..3)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(code) if byte == b'\\' => {
                 bytes.push(code);
@@ -146,6 +159,9 @@ mod tests {
         let line = "87 54 0:41 / /mnt/a\\040b rw,relatime - fuse.mille mille rw";
         assert!(is_mount_of_ours(line, Path::new("/mnt/a b")));
         assert!(!is_mount_of_ours(line, Path::new("/mnt/a")));
-        assert!(!is_mount_of_ours("87 54 0:41 / /mnt rw - ext4 x rw", Path::new("/mnt")));
+        assert!(!is_mount_of_ours(
+            "87 54 0:41 / /mnt rw - ext4 x rw",
+            Path::new("/mnt")
+        ));
     }
 }

@@ -20,7 +20,8 @@ use crate::run_directory;
 
 /// Opens the engine.
 pub(crate) fn open(options: &EngineOptions) -> Result<Engine> {
-    let real_root = nix::unistd::geteuid().is_root() && outer::current()?.is_none_or(|mode| mode == OuterMode::Root);
+    let real_root = nix::unistd::geteuid().is_root()
+        && outer::current()?.is_none_or(|mode| mode == OuterMode::Root);
     let root = root_directory(options.root.as_deref(), real_root)?;
     // The canonical path names the run-time directory: however the root was typed, it is the same one.
     let root = fs::canonicalize(&root).map_err(Error::io("resolve", &root))?;
@@ -31,8 +32,19 @@ pub(crate) fn open(options: &EngineOptions) -> Result<Engine> {
     for directory in [layout.containers(), layout.staging(), layout.names()] {
         files::make_directory(&directory, 0o700)?;
     }
-    sweep(&layout, SweepOptions { privileged: inside || real_root, thorough: new_run })?;
-    Ok(Engine { layout, store, mode, inside })
+    sweep(
+        &layout,
+        SweepOptions {
+            privileged: inside || real_root,
+            thorough: new_run,
+        },
+    )?;
+    Ok(Engine {
+        layout,
+        store,
+        mode,
+        inside,
+    })
 }
 
 fn enter(layout: &Layout, access: Access, real_root: bool) -> Result<(Mode, bool)> {
@@ -62,15 +74,27 @@ fn enter(layout: &Layout, access: Access, real_root: bool) -> Result<(Mode, bool
 
 fn store_options(mode: Mode) -> StoreOptions {
     let dialect = dialect(mode);
-    StoreOptions { space: dialect.space, ownership: dialect.ownership }
+    StoreOptions {
+        space: dialect.space,
+        ownership: dialect.ownership,
+    }
 }
 
 /// Returns how a store of this mode keeps marks and owners.
 pub(crate) fn dialect(mode: Mode) -> Dialect {
     match mode {
-        Mode::Root => Dialect { space: MarkSpace::Trusted, ownership: Ownership::Real },
-        Mode::Range => Dialect { space: MarkSpace::User, ownership: Ownership::Real },
-        Mode::OneId => Dialect { space: MarkSpace::User, ownership: Ownership::Override },
+        Mode::Root => Dialect {
+            space: MarkSpace::Trusted,
+            ownership: Ownership::Real,
+        },
+        Mode::Range => Dialect {
+            space: MarkSpace::User,
+            ownership: Ownership::Real,
+        },
+        Mode::OneId => Dialect {
+            space: MarkSpace::User,
+            ownership: Ownership::Override,
+        },
     }
 }
 
@@ -92,14 +116,22 @@ impl Remembered {
     }
 
     fn write(layout: &Layout, mode: Mode) -> Result<()> {
-        let word = if mode == Mode::OneId { "one\n" } else { "range\n" };
+        let word = if mode == Mode::OneId {
+            "one\n"
+        } else {
+            "range\n"
+        };
         files::replace(&layout.root, Self::FILE, word.as_bytes(), 0o600)
     }
 }
 
 /// Finds the store's root and makes it: `--root`, `MILLE_ROOT`, or the user's own place.
 fn root_directory(given: Option<&Path>, real_root: bool) -> Result<PathBuf> {
-    let from_environment = || env::var_os("MILLE_ROOT").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let from_environment = || {
+        env::var_os("MILLE_ROOT")
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let root = match given.map(Path::to_path_buf).or_else(from_environment) {
         Some(root) => std::path::absolute(&root).map_err(Error::io("resolve", &root))?,
         None if real_root => PathBuf::from("/var/lib/mille"),
@@ -111,7 +143,9 @@ fn root_directory(given: Option<&Path>, real_root: bool) -> Result<PathBuf> {
     files::make_directory(&root, 0o700)?;
     let meta = fs::metadata(&root).map_err(Error::io("stat", &root))?;
     if !meta.is_dir() {
-        return Err(Error::io("use as root", &root)(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
+        return Err(Error::io("use as root", &root)(std::io::Error::from(
+            std::io::ErrorKind::NotADirectory,
+        )));
     }
     // Somebody else's store could be read here but never rightly written.
     if meta.uid() != nix::unistd::geteuid().as_raw() {
@@ -122,14 +156,22 @@ fn root_directory(given: Option<&Path>, real_root: bool) -> Result<PathBuf> {
 }
 
 fn data_home() -> Result<PathBuf> {
-    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name: &str| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     if let Some(path) = absolute("XDG_DATA_HOME") {
         return Ok(path);
     }
     let home = absolute("HOME").or_else(|| {
-        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
+            .ok()
+            .flatten();
         user.map(|user| user.dir)
     });
-    let home = home.ok_or_else(|| Error::Invalid("no home directory is known: give --root or set HOME".to_owned()))?;
+    let home = home.ok_or_else(|| {
+        Error::Invalid("no home directory is known: give --root or set HOME".to_owned())
+    })?;
     Ok(home.join(".local/share"))
 }

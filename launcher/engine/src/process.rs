@@ -49,7 +49,13 @@ mod tests {
     #[test]
     fn odd_names_do_not_confuse() {
         let text = "77 (a b) c) S 5 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 1000 1";
-        assert_eq!(parse(text), Some(Stat { parent: 5, start: 123_456 }));
+        assert_eq!(
+            parse(text),
+            Some(Stat {
+                parent: 5,
+                start: 123_456
+            })
+        );
     }
 
     #[test]

@@ -103,7 +103,11 @@ pub(crate) fn sweep(layout: &Layout, options: SweepOptions) -> Result<()> {
             }
         }
     }
-    let candidates = if options.thorough { records::ids(layout)? } else { ids_in(&layout.run)? };
+    let candidates = if options.thorough {
+        records::ids(layout)?
+    } else {
+        ids_in(&layout.run)?
+    };
     for id in candidates {
         let paths = layout.container(&id);
         if !Lock::is_held(&paths.lock())? {
@@ -135,7 +139,9 @@ fn clear(layout: &Layout, id: &ContainerId, options: SweepOptions) -> Result<()>
     if !paths.record().exists() {
         return remove_run_directory(&paths);
     }
-    let Some(lock) = Lock::try_take(&paths.lock())? else { return Ok(()) };
+    let Some(lock) = Lock::try_take(&paths.lock())? else {
+        return Ok(());
+    };
     let mut state = records::read_state(&paths)?;
     if !state.state.running && !paths.run.exists() {
         return Ok(());
@@ -146,7 +152,8 @@ fn clear(layout: &Layout, id: &ContainerId, options: SweepOptions) -> Result<()>
         process::signal(state.state.pid, state.init_start, Signal::KILL);
     }
     unmount_all(&paths.merged())?;
-    let auto_remove = records::read(layout, id)?.is_some_and(|record| record.host_config.auto_remove);
+    let auto_remove =
+        records::read(layout, id)?.is_some_and(|record| record.host_config.auto_remove);
     if state.state.running {
         let finished = records::modified(&paths.state());
         state.state.end(KILLED, MONITOR_DIED.to_owned(), finished);

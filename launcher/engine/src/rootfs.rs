@@ -38,17 +38,34 @@ const FEATURES: Features = Features {
 
 impl Stack {
     fn lowers(&self) -> Result<Vec<Lower>> {
-        let mut lowers: Vec<Lower> = self.layers.iter().map(Lower::at).collect();
+        let mut lowers: Vec<Lower> = self
+            .layers
+            .iter()
+            // A stored layer is what extracting its tar gives: it refers to no other.
+            .map(|layer| Lower {
+                plain: true,
+                ..Lower::at(layer)
+            })
+            .collect();
         if self.on_host {
             let root = crate::files::open_directory(std::path::Path::new("/"))?;
-            lowers.push(Lower { dir: LowerSource::Fd(root), mutable: true, aufs: false });
+            lowers.push(Lower {
+                dir: LowerSource::Fd(root),
+                mutable: true,
+                aufs: false,
+                plain: true,
+            });
         }
         Ok(lowers)
     }
 
     /// Opens the stack with something written on it.
     pub(crate) fn open(&self, writable: &Writable, access: Access) -> Result<Arc<View>> {
-        let upper = Upper { dir: writable.upper.clone(), work: writable.work.clone(), access };
+        let upper = Upper {
+            dir: writable.upper.clone(),
+            work: writable.work.clone(),
+            access,
+        };
         self.view(Some(upper))
     }
 

@@ -33,9 +33,13 @@ fn base() -> Result<PathBuf> {
     let preferred = if uid.is_root() {
         Some(PathBuf::from("/run"))
     } else {
-        std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
+        std::env::var_os("XDG_RUNTIME_DIR")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
     };
-    let preferred = preferred.map(|path| path.join("mille")).filter(|path| fits_socket(path));
+    let preferred = preferred
+        .map(|path| path.join("mille"))
+        .filter(|path| fits_socket(path));
     if let Some(path) = preferred {
         match make_private(&path, uid.as_raw()) {
             Err(Error::Io { source, .. }) if is_no_place(&source) => {}
@@ -50,7 +54,10 @@ fn base() -> Result<PathBuf> {
 /// A directory that is missing or that we may not write is no place for ours; another is tried.
 fn is_no_place(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-    matches!(error.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem | NotADirectory)
+    matches!(
+        error.kind(),
+        NotFound | PermissionDenied | ReadOnlyFilesystem | NotADirectory
+    )
 }
 
 /// Makes a directory only its owner can enter, or makes sure that what is there is one. /tmp is everybody's: somebody
@@ -70,7 +77,10 @@ fn make_private(path: &Path, uid: u32) -> Result<()> {
         return Ok(());
     };
     let reason = format!("this run-time directory {fault}: remove it, or set XDG_RUNTIME_DIR");
-    Err(Error::RunDirectory { path: path.to_path_buf(), reason })
+    Err(Error::RunDirectory {
+        path: path.to_path_buf(),
+        reason,
+    })
 }
 
 #[cfg(test)]

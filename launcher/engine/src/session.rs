@@ -31,7 +31,11 @@ pub struct Session {
 impl Session {
     /// Takes over a channel on which the streams have been asked for.
     pub(crate) fn new(id: ContainerId, channel: Channel, caught: Caught) -> Self {
-        Self { id, channel, caught }
+        Self {
+            id,
+            channel,
+            caught,
+        }
     }
 
     /// Returns the container this is a session with.
@@ -47,7 +51,10 @@ impl Session {
     pub fn run(self, io: &ClientIo<'_>) -> Result<Ended> {
         let mut run = Run::new(self, io).map_err(Error::system("prepare the terminal"))?;
         loop {
-            if let Some(ended) = run.step().map_err(Error::system("carry the container's streams"))? {
+            if let Some(ended) = run
+                .step()
+                .map_err(Error::system("carry the container's streams"))?
+            {
                 return Ok(ended);
             }
             if run.lost {
@@ -96,7 +103,11 @@ impl<'a> Run<'a> {
             Some(stdin) if io.terminal => Raw::enter(stdin)?,
             _ => None,
         };
-        let keys = if io.terminal { DetachKeys::new(&io.detach_keys) } else { DetachKeys::new(&[]) };
+        let keys = if io.terminal {
+            DetachKeys::new(&io.detach_keys)
+        } else {
+            DetachKeys::new(&[])
+        };
         let mut run = Self {
             session,
             io,
@@ -116,21 +127,32 @@ impl<'a> Run<'a> {
         if !self.io.terminal {
             return;
         }
-        let size = [self.io.stdin, self.io.stdout].into_iter().flatten().find_map(terminal::size);
+        let size = [self.io.stdin, self.io.stdout]
+            .into_iter()
+            .flatten()
+            .find_map(terminal::size);
         if let Some((rows, columns)) = size {
-            self.session.channel.queue(&Message::Resize { rows, columns });
+            self.session
+                .channel
+                .queue(&Message::Resize { rows, columns });
         }
     }
 
     fn waiting_bytes(&self) -> usize {
-        [&self.stdout, &self.stderr].into_iter().flatten().map(Outlet::pending_bytes).sum()
+        [&self.stdout, &self.stderr]
+            .into_iter()
+            .flatten()
+            .map(Outlet::pending_bytes)
+            .sum()
     }
 
     /// Waits for something to happen and acts on it; returns how the session ended.
     fn step(&mut self) -> io::Result<Option<Ended>> {
         if let Err(error) = self.session.channel.flush() {
             // The monitor closed: what it said before is still to be read.
-            if error.kind() != io::ErrorKind::BrokenPipe && error.kind() != io::ErrorKind::ConnectionReset {
+            if error.kind() != io::ErrorKind::BrokenPipe
+                && error.kind() != io::ErrorKind::ConnectionReset
+            {
                 return Err(error);
             }
             self.stdin = None;
@@ -173,7 +195,10 @@ impl<'a> Run<'a> {
             sources.push(Source::Stdin);
             fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
         }
-        for (source, outlet) in [(Source::Stdout, &self.stdout), (Source::Stderr, &self.stderr)] {
+        for (source, outlet) in [
+            (Source::Stdout, &self.stdout),
+            (Source::Stderr, &self.stderr),
+        ] {
             if let Some(outlet) = outlet
                 && outlet.pending_bytes() > 0
             {
@@ -192,12 +217,15 @@ impl<'a> Run<'a> {
 
     fn receive(&mut self) -> io::Result<Option<Ended>> {
         let (stdout, stderr, exit) = (&mut self.stdout, &mut self.stderr, &mut self.exit);
-        let peer = self.session.channel.receive(|message| match (message, &mut *stdout, &mut *stderr) {
-            (Message::Stdout(bytes), Some(outlet), _) | (Message::Stderr(bytes), _, Some(outlet)) => {
-                outlet.push(&bytes);
+        let peer = self.session.channel.receive(|message| {
+            match (message, &mut *stdout, &mut *stderr) {
+                (Message::Stdout(bytes), Some(outlet), _)
+                | (Message::Stderr(bytes), _, Some(outlet)) => {
+                    outlet.push(&bytes);
+                }
+                (Message::Exit(code), _, _) => *exit = Some(code),
+                _ => {}
             }
-            (Message::Exit(code), _, _) => *exit = Some(code),
-            _ => {}
         })?;
         self.lost = peer == Peer::Gone && self.exit.is_none();
         Ok(None)
@@ -217,8 +245,14 @@ impl<'a> Run<'a> {
     }
 
     fn typed(&mut self, events: PollFlags) -> io::Result<Option<Ended>> {
-        let Some(stdin) = self.stdin else { return Ok(None) };
-        let bytes = if events.contains(PollFlags::NVAL) { Some(Vec::new()) } else { read_once(stdin, STDIN_BYTES)? };
+        let Some(stdin) = self.stdin else {
+            return Ok(None);
+        };
+        let bytes = if events.contains(PollFlags::NVAL) {
+            Some(Vec::new())
+        } else {
+            read_once(stdin, STDIN_BYTES)?
+        };
         let Some(bytes) = bytes else { return Ok(None) };
         if bytes.is_empty() {
             self.stdin = None;
@@ -239,9 +273,13 @@ impl<'a> Run<'a> {
 
 /// Writes what waits; nobody reading any more ends the session, as it ends docker's client.
 fn write_out(outlet: &mut Option<Outlet<BorrowedFd<'_>>>) -> io::Result<Option<Ended>> {
-    let Some(outlet) = outlet else { return Ok(None) };
+    let Some(outlet) = outlet else {
+        return Ok(None);
+    };
     outlet.write_once()?;
-    Ok(outlet.is_closed().then_some(Ended::Interrupted(libc::SIGPIPE)))
+    Ok(outlet
+        .is_closed()
+        .then_some(Ended::Interrupted(libc::SIGPIPE)))
 }
 
 #[cfg(test)]
@@ -283,11 +321,17 @@ mod tests {
 
     #[test]
     fn output_is_written_and_the_code_returned() {
-        let script =
-            [Message::Stdout(b"out".to_vec()), Message::Stderr(b"dropped".to_vec()), Message::Exit(7)];
+        let script = [
+            Message::Stdout(b"out".to_vec()),
+            Message::Stderr(b"dropped".to_vec()),
+            Message::Exit(7),
+        ];
         let (ended, text, heard) = run(&script, b"in");
         assert_eq!((ended.unwrap(), text.as_str()), (Ended::Exited(7), "out"));
-        assert!(heard.is_empty() || heard[0] == Message::Stdin(b"in".to_vec()), "{heard:?}");
+        assert!(
+            heard.is_empty() || heard[0] == Message::Stdin(b"in".to_vec()),
+            "{heard:?}"
+        );
     }
 
     #[test]

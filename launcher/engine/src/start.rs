@@ -15,10 +15,17 @@ use crate::signals::Caught;
 use crate::sys;
 
 /// Starts a container.
-pub(crate) fn start(engine: &Engine, id: &ContainerId, options: StartOptions) -> Result<Option<Session>> {
+pub(crate) fn start(
+    engine: &Engine,
+    id: &ContainerId,
+    options: StartOptions,
+) -> Result<Option<Session>> {
     let container = engine.load(id)?;
     if container.is_running() {
-        return options.attach.map(|streams| attach(engine, id, streams)).transpose();
+        return options
+            .attach
+            .map(|streams| attach(engine, id, streams))
+            .transpose();
     }
     // Caught before the container exists: a Ctrl-C from now on is for it.
     let caught = options.attach.map(|_| catch_signals()).transpose()?;
@@ -43,9 +50,10 @@ pub(crate) fn start(engine: &Engine, id: &ContainerId, options: StartOptions) ->
     match (outcome, client.zip(caught)) {
         (Outcome::Running, Some((socket, caught))) => session(id, socket, caught).map(Some),
         (Outcome::Running, None) => Ok(None),
-        (Outcome::Busy, _) if engine.load(id)?.is_running() => {
-            options.attach.map(|streams| attach(engine, id, streams)).transpose()
-        }
+        (Outcome::Busy, _) if engine.load(id)?.is_running() => options
+            .attach
+            .map(|streams| attach(engine, id, streams))
+            .transpose(),
         (Outcome::Busy, _) => Err(Error::Busy(id.to_string())),
         (Outcome::Failed { text, exit_code }, _) => Err(Error::Start { text, exit_code }),
         (Outcome::Lost, _) => Err(Error::Monitor {

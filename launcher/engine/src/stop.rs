@@ -34,12 +34,24 @@ impl Engine {
     }
 
     /// Ends a container by its stop signal, then by SIGKILL.
-    pub(crate) fn stop_container(&self, container: &Container, options: &StopOptions) -> Result<()> {
+    pub(crate) fn stop_container(
+        &self,
+        container: &Container,
+        options: &StopOptions,
+    ) -> Result<()> {
         let config = &container.config;
-        let signal = options.signal.clone().unwrap_or_else(|| config.stop_signal.clone());
+        let signal = options
+            .signal
+            .clone()
+            .unwrap_or_else(|| config.stop_signal.clone());
         // As docker: a name nobody knows is SIGTERM here (`kill` is strict).
-        let number = signals::parse(&signal).and_then(signals::check_supported).unwrap_or(libc::SIGTERM);
-        let seconds = options.timeout_seconds.or(config.stop_timeout).unwrap_or(STOP_TIMEOUT_SECONDS);
+        let number = signals::parse(&signal)
+            .and_then(signals::check_supported)
+            .unwrap_or(libc::SIGTERM);
+        let seconds = options
+            .timeout_seconds
+            .or(config.stop_timeout)
+            .unwrap_or(STOP_TIMEOUT_SECONDS);
         let patience = u64::try_from(seconds).ok().map(Duration::from_secs);
         if let Some(mut channel) = self.connect(&container.id)? {
             channel.queue(&Message::Watch);
@@ -72,7 +84,10 @@ impl Engine {
     fn terminate_monitor(&self, container: &Container) -> Result<()> {
         let state = records::read_state(&self.layout.container(&container.id))?;
         if process::signal(state.monitor, state.monitor_start, Signal::TERM) {
-            log::info!("container {}: its socket is gone, its monitor was told to end", container.id);
+            log::info!(
+                "container {}: its socket is gone, its monitor was told to end",
+                container.id
+            );
         }
         Ok(())
     }
@@ -93,7 +108,11 @@ impl Engine {
         let log = self.layout.container(&container.id).monitor_log();
         Error::Monitor {
             id: container.id.to_string(),
-            reason: format!("it did not end within {} s; see {}", GRACE.as_secs(), log.display()),
+            reason: format!(
+                "it did not end within {} s; see {}",
+                GRACE.as_secs(),
+                log.display()
+            ),
         }
     }
 
@@ -119,7 +138,9 @@ impl Engine {
             Message::Done | Message::Failed(_) => Some(()),
             _ => None,
         });
-        answered.map(drop).map_err(Error::system("talk to the monitor"))
+        answered
+            .map(drop)
+            .map_err(Error::system("talk to the monitor"))
     }
 
     /// Waits for a container's end and returns its exit code; at once when it does not run.
@@ -140,7 +161,9 @@ impl Engine {
                     }
                 }
                 None => {
-                    while Lock::is_held(&paths.lock())? && records::read_state(&paths)?.state.running {
+                    while Lock::is_held(&paths.lock())?
+                        && records::read_state(&paths)?.state.running
+                    {
                         std::thread::sleep(INTERVAL);
                     }
                 }
@@ -158,5 +181,8 @@ fn wait_exit(channel: &mut Channel, patience: Option<Duration>) -> Result<Waited
 }
 
 fn is_unreachable(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }

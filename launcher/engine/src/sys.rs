@@ -37,7 +37,10 @@ pub(crate) fn exit_now(code: i32) -> ! {
 /// # Errors
 /// `ENOSYS` before Linux 5.9.
 pub(crate) fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    let mut kept: Vec<u32> = kept
+        .iter()
+        .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
+        .collect();
     kept.sort_unstable();
     let mut first = 3;
     for fd in kept {
@@ -52,7 +55,11 @@ pub(crate) fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
 fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: this runs in a fresh child that uses none of the descriptors in the range and never drops their owners.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Keeps the allocator of a process with several threads small: every thread would get an arena of its own.

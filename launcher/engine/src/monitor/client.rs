@@ -28,12 +28,22 @@ pub(super) struct Client {
 }
 
 /// What a client has before it has said anything.
-pub(super) const NO_STREAMS: Streams = Streams { stdin: false, stdout: false, stderr: false };
+pub(super) const NO_STREAMS: Streams = Streams {
+    stdin: false,
+    stdout: false,
+    stderr: false,
+};
 
 impl Client {
     /// Takes a connection.
     pub(super) fn new(channel: Channel, streams: Streams) -> Self {
-        Self { channel, streams, freezes: false, waiting_since: None, gone: false }
+        Self {
+            channel,
+            streams,
+            freezes: false,
+            waiting_since: None,
+            gone: false,
+        }
     }
 
     /// Queues a message.
@@ -47,7 +57,10 @@ impl Client {
             Ok(0) if self.channel.pending_bytes() > 0 => {
                 let since = *self.waiting_since.get_or_insert(now);
                 if self.is_full() && now.duration_since(since) >= PATIENCE {
-                    log::warn!("a client took no output for {} s: detached", PATIENCE.as_secs());
+                    log::warn!(
+                        "a client took no output for {} s: detached",
+                        PATIENCE.as_secs()
+                    );
                     self.gone = true;
                 }
             }
@@ -66,7 +79,9 @@ impl Client {
 
     /// Returns when a full client will be cut off.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.waiting_since.filter(|_| self.is_full()).map(|since| since + PATIENCE)
+        self.waiting_since
+            .filter(|_| self.is_full())
+            .map(|since| since + PATIENCE)
     }
 
     /// Reads what it says.

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mille_sandbox::outer::Namespaces;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 
 /// What comes with the descriptors; without any there is nothing to join.
@@ -23,7 +24,12 @@ pub(super) fn send(socket: BorrowedFd<'_>, namespaces: Option<&Namespaces>) -> i
     {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    rustix::net::sendmsg(socket, &[IoSlice::new(&[word])], &mut control, SendFlags::NOSIGNAL)?;
+    rustix::net::sendmsg(
+        socket,
+        &[IoSlice::new(&[word])],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
     Ok(())
 }
 
@@ -65,12 +71,18 @@ mod tests {
     fn two_descriptors_cross() {
         let (ours, theirs) = crate::channel::Channel::pair().unwrap();
         let open = |name: &str| OwnedFd::from(File::open(format!("/proc/self/ns/{name}")).unwrap());
-        let namespaces = Namespaces { user: open("user"), mount: open("mnt") };
+        let namespaces = Namespaces {
+            user: open("user"),
+            mount: open("mnt"),
+        };
         send(ours.as_fd(), Some(&namespaces)).unwrap();
         send(ours.as_fd(), None).unwrap();
         let ino = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
         let got = receive(&theirs).unwrap().unwrap();
-        assert_eq!((ino(&got.user), ino(&got.mount)), (ino(&namespaces.user), ino(&namespaces.mount)));
+        assert_eq!(
+            (ino(&got.user), ino(&got.mount)),
+            (ino(&namespaces.user), ino(&namespaces.mount))
+        );
         assert!(receive(&theirs).unwrap().is_none());
     }
 }

@@ -100,7 +100,11 @@ impl Hub {
         let mut outputs = Vec::new();
         for (fd, stream) in streams.outputs {
             rustix::io::ioctl_fionbio(&fd, true)?;
-            outputs.push(Output { fd, stream, splitter: Splitter::default() });
+            outputs.push(Output {
+                fd,
+                stream,
+                splitter: Splitter::default(),
+            });
         }
         if let Some(stdin) = &streams.stdin {
             rustix::io::ioctl_fionbio(stdin, true)?;
@@ -197,14 +201,23 @@ impl Hub {
             watched.push((Source::Signals, self.caught.as_fd(), PollFlags::IN));
         }
         watched.push((Source::Listener, self.listener.as_fd(), PollFlags::IN));
-        if let Some(stdin) = self.stdin.as_ref().filter(|stdin| stdin.pending_bytes() > 0) {
+        if let Some(stdin) = self
+            .stdin
+            .as_ref()
+            .filter(|stdin| stdin.pending_bytes() > 0)
+        {
             watched.push((Source::Stdin, stdin.as_fd(), PollFlags::OUT));
         }
         if draining || !self.clients.iter().any(Client::is_full) {
             let outputs = self.outputs.iter().enumerate();
-            watched.extend(outputs.map(|(at, output)| (Source::Output(at), output.fd.as_fd(), PollFlags::IN)));
+            watched.extend(
+                outputs.map(|(at, output)| (Source::Output(at), output.fd.as_fd(), PollFlags::IN)),
+            );
         }
-        let stdin_full = self.stdin.as_ref().is_some_and(|stdin| stdin.pending_bytes() >= STDIN_QUEUE_BYTES);
+        let stdin_full = self
+            .stdin
+            .as_ref()
+            .is_some_and(|stdin| stdin.pending_bytes() >= STDIN_QUEUE_BYTES);
         for (at, client) in self.clients.iter().enumerate() {
             let mut interest = client.channel.interest();
             if stdin_full && client.streams.stdin {
@@ -212,15 +225,20 @@ impl Hub {
             }
             watched.push((Source::Client(at), client.channel.as_fd(), interest));
         }
-        let mut fds: Vec<_> =
-            watched.iter().map(|&(_, fd, flags)| PollFd::from_borrowed_fd(fd, flags)).collect();
+        let mut fds: Vec<_> = watched
+            .iter()
+            .map(|&(_, fd, flags)| PollFd::from_borrowed_fd(fd, flags))
+            .collect();
         let timeout = self.timeout(patience);
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             Err(errno) => return Err(errno.into()),
         }
-        let happened = watched.iter().map(|&(source, ..)| source).zip(fds.iter().map(PollFd::revents));
+        let happened = watched
+            .iter()
+            .map(|&(source, ..)| source)
+            .zip(fds.iter().map(PollFd::revents));
         Ok(happened.filter(|(_, events)| !events.is_empty()).collect())
     }
 
@@ -235,10 +253,12 @@ impl Hub {
 
     fn accept(&mut self) {
         match self.listener.accept() {
-            Ok((stream, _)) if self.clients.len() < MAX_CLIENTS => match Channel::new(stream.into()) {
-                Ok(channel) => self.add_client(channel, NO_STREAMS),
-                Err(error) => log::warn!("accept: {error}"),
-            },
+            Ok((stream, _)) if self.clients.len() < MAX_CLIENTS => {
+                match Channel::new(stream.into()) {
+                    Ok(channel) => self.add_client(channel, NO_STREAMS),
+                    Err(error) => log::warn!("accept: {error}"),
+                }
+            }
             Ok(_) => log::warn!("more than {MAX_CLIENTS} clients: one refused"),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => log::warn!("accept: {error}"),
@@ -256,22 +276,30 @@ impl Hub {
 
     fn signal(&mut self, number: i32) {
         self.frozen = None;
-        let sent = Signal::try_from(number).map_err(io::Error::from).and_then(|signal| self.child.signal(signal));
+        let sent = Signal::try_from(number)
+            .map_err(io::Error::from)
+            .and_then(|signal| self.child.signal(signal));
         if let Err(error) = sent {
             log::warn!("send signal {number}: {error}");
         }
     }
 
     fn feed(&mut self) -> io::Result<()> {
-        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        let Some(stdin) = &mut self.stdin else {
+            return Ok(());
+        };
         stdin.write_once()?;
         self.close_finished_stdin();
         Ok(())
     }
 
     fn read_output(&mut self, index: usize) -> io::Result<()> {
-        let Some(output) = self.outputs.get_mut(index) else { return Ok(()) };
-        let Some(bytes) = read_once(&output.fd, READ_BYTES)? else { return Ok(()) };
+        let Some(output) = self.outputs.get_mut(index) else {
+            return Ok(());
+        };
+        let Some(bytes) = read_once(&output.fd, READ_BYTES)? else {
+            return Ok(());
+        };
         let stream = output.stream;
         if bytes.is_empty() {
             let mut output = self.outputs.remove(index);
@@ -280,7 +308,9 @@ impl Hub {
         }
         if let Some(log) = &mut self.log {
             let time = crate::records::now();
-            let written = output.splitter.feed(&bytes, |piece| log.push(stream, piece, &time));
+            let written = output
+                .splitter
+                .feed(&bytes, |piece| log.push(stream, piece, &time));
             let written = written.and_then(|()| log.flush());
             note_log_failure(written, &mut self.log_failed);
         }
@@ -291,7 +321,9 @@ impl Hub {
     fn finish_output(&mut self, output: &mut Output) {
         if let Some(log) = &mut self.log {
             let time = crate::records::now();
-            let written = output.splitter.finish(|piece| log.push(output.stream, piece, &time));
+            let written = output
+                .splitter
+                .finish(|piece| log.push(output.stream, piece, &time));
             note_log_failure(written.and_then(|()| log.flush()), &mut self.log_failed);
         }
     }
@@ -311,7 +343,9 @@ impl Hub {
     }
 
     fn hear(&mut self, index: usize, _events: PollFlags) -> io::Result<()> {
-        let Some(client) = self.clients.get_mut(index) else { return Ok(()) };
+        let Some(client) = self.clients.get_mut(index) else {
+            return Ok(());
+        };
         let mut wishes: Vec<Wish> = Vec::new();
         client.receive(|message| wishes.push((index, message)))?;
         for (index, message) in wishes {
@@ -338,12 +372,16 @@ impl Hub {
             Message::Freeze => Some(answer(self.freeze(index))),
             _ => None,
         };
-        let Some(client) = self.clients.get_mut(index) else { return };
+        let Some(client) = self.clients.get_mut(index) else {
+            return;
+        };
         match (message, answer) {
             (_, Some(answer)) => client.tell(&answer),
             (Message::Attach(streams), None) => client.streams = streams,
             (Message::Namespaces, None) => {
-                if let Err(error) = super::descriptors::send(client.channel.as_fd(), self.namespaces.as_ref()) {
+                if let Err(error) =
+                    super::descriptors::send(client.channel.as_fd(), self.namespaces.as_ref())
+                {
                     log::warn!("send namespaces: {error}");
                     client.gone = true;
                 }
@@ -379,7 +417,10 @@ impl Hub {
     }
 
     fn close_finished_stdin(&mut self) {
-        let done = self.stdin.as_ref().is_some_and(|stdin| stdin.pending_bytes() == 0);
+        let done = self
+            .stdin
+            .as_ref()
+            .is_some_and(|stdin| stdin.pending_bytes() == 0);
         if done && self.stdin_ending {
             self.stdin = None;
         }
@@ -390,7 +431,10 @@ impl Hub {
         if !self.clients.iter().any(|client| client.gone) {
             return;
         }
-        let stdin_gone = self.clients.iter().any(|client| client.gone && client.streams.stdin);
+        let stdin_gone = self
+            .clients
+            .iter()
+            .any(|client| client.gone && client.streams.stdin);
         self.clients.retain(|client| !client.gone);
         if !self.clients.iter().any(|client| client.freezes) {
             self.frozen = None;
@@ -407,19 +451,34 @@ impl Hub {
         }
         let mut idle_since = Instant::now();
         loop {
-            let before: usize = self.clients.iter().map(|client| client.channel.pending_bytes()).sum();
+            let before: usize = self
+                .clients
+                .iter()
+                .map(|client| client.channel.pending_bytes())
+                .sum();
             self.flush_clients(Instant::now());
-            self.clients.retain(|client| client.channel.pending_bytes() > 0);
-            let after: usize = self.clients.iter().map(|client| client.channel.pending_bytes()).sum();
+            self.clients
+                .retain(|client| client.channel.pending_bytes() > 0);
+            let after: usize = self
+                .clients
+                .iter()
+                .map(|client| client.channel.pending_bytes())
+                .sum();
             if after < before {
                 idle_since = Instant::now();
             }
             if self.clients.is_empty() || idle_since.elapsed() >= super::client::PATIENCE {
                 return;
             }
-            let mut fds: Vec<_> =
-                self.clients.iter().map(|client| PollFd::new(&client.channel, PollFlags::OUT)).collect();
-            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            let mut fds: Vec<_> = self
+                .clients
+                .iter()
+                .map(|client| PollFd::new(&client.channel, PollFlags::OUT))
+                .collect();
+            let second = Timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            };
             if let Err(errno) = rustix::event::poll(&mut fds, Some(&second)) {
                 log::debug!("poll: {errno}");
             }
@@ -436,7 +495,8 @@ fn answer(result: io::Result<()>) -> Message {
 
 /// Brings what the kernel holds back of the mounted root down to the layer.
 fn sync(merged: &std::path::Path) -> io::Result<()> {
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let flags =
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let root = rustix::fs::open(merged, flags, rustix::fs::Mode::empty())?;
     Ok(rustix::fs::syncfs(root)?)
 }

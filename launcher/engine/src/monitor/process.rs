@@ -52,7 +52,12 @@ pub(crate) struct Job {
 impl Job {
     /// Is the monitor: never returns.
     pub(crate) fn run(self) -> ! {
-        let kept: Vec<_> = self.attached.iter().map(|(fd, _)| fd.as_fd()).chain([self.reporter.as_fd()]).collect();
+        let kept: Vec<_> = self
+            .attached
+            .iter()
+            .map(|(fd, _)| fd.as_fd())
+            .chain([self.reporter.as_fd()])
+            .collect();
         let paths = self.layout.container(&self.container.id);
         let detached = detach(&paths.monitor_log(), &kept);
         let code = match detached {
@@ -66,7 +71,14 @@ impl Job {
     }
 
     fn live(self, paths: &ContainerPaths) -> i32 {
-        let Self { layout, container, stack, nested, attached, reporter } = self;
+        let Self {
+            layout,
+            container,
+            stack,
+            nested,
+            attached,
+            reporter,
+        } = self;
         let lock = match Lock::take_within(&paths.lock(), HANDOVER) {
             Ok(Some(lock)) if paths.record().exists() => lock,
             Ok(_) => {
@@ -78,7 +90,13 @@ impl Job {
                 return 1;
             }
         };
-        let mut life = Life { layout: &layout, paths, container: &container, stack: &stack, nested };
+        let mut life = Life {
+            layout: &layout,
+            paths,
+            container: &container,
+            stack: &stack,
+            nested,
+        };
         let mut before = records::read_state(paths).unwrap_or_default();
         let mut state = before.clone();
         match life.start(&mut state, attached) {
@@ -100,7 +118,10 @@ impl Job {
 
 fn failed(error: &Error) -> Outcome {
     let text = error.to_string();
-    Outcome::Failed { exit_code: exit_code_of(&text), text }
+    Outcome::Failed {
+        exit_code: exit_code_of(&text),
+        text,
+    }
 }
 
 /// Cuts the new process off from the command that forked it; what it has to say goes to the file `log`.
@@ -136,7 +157,11 @@ struct Life<'a> {
 
 impl Life<'_> {
     /// Brings the container up to its running command.
-    fn start(&mut self, state: &mut StateRecord, attached: Option<(OwnedFd, Wanted)>) -> Result<(Hub, Mounted)> {
+    fn start(
+        &mut self,
+        state: &mut StateRecord,
+        attached: Option<(OwnedFd, Wanted)>,
+    ) -> Result<(Hub, Mounted)> {
         let listener = self.listen()?;
         let mounted = self.mount()?;
         hosts::write(self.paths, self.container)?;
@@ -156,14 +181,16 @@ impl Life<'_> {
             log::warn!("set undumpable: {errno}");
         }
         streams.stdin_once = self.container.config.stdin_once;
-        let mut hub = Hub::new(child, listener, caught, streams).map_err(Error::system("prepare the streams"))?;
+        let mut hub = Hub::new(child, listener, caught, streams)
+            .map_err(Error::system("prepare the streams"))?;
         hub.log = rotation(&self.container.host_config.log_config)?
             .map(|rotation| JsonLog::open(&self.paths.log(), rotation))
             .transpose()?;
         hub.namespaces = namespaces;
         hub.merged = self.paths.merged();
         if let Some((socket, wanted)) = attached {
-            let channel = Channel::new(socket).map_err(Error::system("prepare the client's socket"))?;
+            let channel =
+                Channel::new(socket).map_err(Error::system("prepare the client's socket"))?;
             hub.add_client(channel, wanted);
         }
         Ok((hub, mounted))
@@ -178,7 +205,10 @@ impl Life<'_> {
     }
 
     fn mount(&self) -> Result<Mounted> {
-        let writable = Writable { upper: self.paths.upper(), work: self.paths.work() };
+        let writable = Writable {
+            upper: self.paths.upper(),
+            work: self.paths.work(),
+        };
         let view: Arc<View> = self.stack.open(&writable, Access::Exclusive)?;
         let merged = self.paths.merged();
         // A predecessor that was killed may have left its mount.
@@ -213,7 +243,9 @@ impl Life<'_> {
             log::warn!("{warning}");
         }
         let streams = match prepared.take_pty() {
-            Some(terminal) => terminal_streams(terminal).map_err(Error::system("prepare the terminal"))?,
+            Some(terminal) => {
+                terminal_streams(terminal).map_err(Error::system("prepare the terminal"))?
+            }
             None => streams,
         };
         Ok((prepared, streams))
@@ -222,7 +254,12 @@ impl Life<'_> {
     /// Makes the pipes of a container without a terminal.
     fn pipes(&self) -> io::Result<(Stdio, Streams)> {
         let mut stdio = Stdio::default();
-        let mut streams = Streams { stdin: None, outputs: Vec::new(), terminal: None, stdin_once: false };
+        let mut streams = Streams {
+            stdin: None,
+            outputs: Vec::new(),
+            terminal: None,
+            stdin_once: false,
+        };
         if self.container.config.tty {
             return Ok((stdio, streams));
         }
@@ -232,9 +269,10 @@ impl Life<'_> {
             stdio.stdin = Some(reader);
             streams.stdin = Some(writer);
         }
-        for (stream, slot) in
-            [(LogStream::Stdout, &mut stdio.stdout), (LogStream::Stderr, &mut stdio.stderr)]
-        {
+        for (stream, slot) in [
+            (LogStream::Stdout, &mut stdio.stdout),
+            (LogStream::Stderr, &mut stdio.stderr),
+        ] {
             let (reader, writer) = pipe()?;
             *slot = Some(writer);
             streams.outputs.push((reader, stream));
@@ -245,7 +283,11 @@ impl Life<'_> {
     fn note_running(&self, state: &mut StateRecord, prepared: &Prepared) -> Result<()> {
         let init = prepared.pid().as_raw();
         let own = nix::unistd::getpid().as_raw();
-        let start = |pid: i32| crate::process::stat(pid).map(|stat| stat.start).unwrap_or_default();
+        let start = |pid: i32| {
+            crate::process::stat(pid)
+                .map(|stat| stat.start)
+                .unwrap_or_default()
+        };
         state.state.begin(init, records::now());
         state.monitor = own;
         state.monitor_start = start(own);

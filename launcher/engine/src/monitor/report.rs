@@ -32,7 +32,9 @@ impl Reporter {
 
     /// Reports and closes. The command may have been killed meanwhile: that changes nothing for the container.
     pub(crate) fn send(mut self, outcome: &Outcome) {
-        let written = serde_json::to_vec(outcome).map_err(io::Error::from).and_then(|bytes| self.0.write_all(&bytes));
+        let written = serde_json::to_vec(outcome)
+            .map_err(io::Error::from)
+            .and_then(|bytes| self.0.write_all(&bytes));
         if let Err(error) = written {
             log::debug!("report: {error}");
         }
@@ -59,7 +61,10 @@ mod tests {
     #[test]
     fn a_report_arrives_and_silence_is_lost() {
         let (reporter, reader) = Reporter::pipe().unwrap();
-        let outcome = Outcome::Failed { text: "no".into(), exit_code: 127 };
+        let outcome = Outcome::Failed {
+            text: "no".into(),
+            exit_code: 127,
+        };
         reporter.send(&outcome);
         assert_eq!(receive(reader).unwrap(), outcome);
         let (reporter, reader) = Reporter::pipe().unwrap();
