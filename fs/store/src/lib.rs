@@ -1,1 +1,26 @@
-//! To come.
+//! Images, their layers and their names, in a directory.
+//!
+//! *Layers* are directories keyed by diff id, shared by every image that has them; a header stream beside
+//! each re-creates the very bytes of its tar. *Images* are configurations, kept verbatim; an image's id is the
+//! digest of those bytes. *Names* point at images. *Archives* (docker's and OCI's) come in by
+//! [`Store::load`] and go out by [`Store::save`]; a bare root filesystem comes in by [`Store::import`].
+//!
+//! Truth is files: whatever becomes visible was written aside, made durable and renamed. Several processes
+//! share a store by two file locks. Nothing here knows what a container is; what containers use is handed
+//! in by the caller.
+
+pub mod config;
+pub mod digest;
+mod error;
+mod image;
+mod progress;
+pub mod reference;
+mod store;
+
+pub use config::{Commit, ContainerConfig, ImageConfig, apply_changes, commit_config};
+pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
+pub use error::{Conflict, Error, LoadError, ResolveError};
+pub use image::{HistoryLine, Image};
+pub use progress::{Phase, Progress, Silent, Step};
+pub use reference::{Reference, ReferenceError};
+pub use store::*;
