@@ -62,5 +62,7 @@ pub use options::{
     ExecOptions, HOST_BASE, LogOptions, MountSource, RemoveImageOptions, RemoveOptions,
     StartOptions, StopOptions, Streams,
 };
+/// What this machine offers, tried out: for `doctor`.
+pub use mille_sandbox::{host, outer};
 pub use session::Session;
 pub use state::{NEVER, State, Status};

@@ -1,2 +1,39 @@
-//! To come.
-fn main() {}
+//! `mille`: containers from one small binary, in docker's words. Each command is one file of [`commands`]; this crate is
+//! the only one that prints.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program speaks to its user"
+)]
+
+mod arguments;
+mod commands;
+mod container_flags;
+mod context;
+mod env_file;
+mod failure;
+mod help;
+mod keys;
+mod moment;
+mod mount_flag;
+mod numbers;
+mod output;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run() -> Result<ExitCode, failure::Failure> {
+    let (globals, words) = arguments::globals(std::env::args_os().skip(1))?;
+    let Some((verb, words)) = commands::find(&words)? else {
+        return Ok(help::overview());
+    };
+    let matches = arguments::parse(verb, words)?;
+    (verb.run)(&context::Context::new(globals), &matches)
+}

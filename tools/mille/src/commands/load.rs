@@ -1,0 +1,11 @@
+//! stub
+use super::{Arity, Verb};
+pub(crate) const VERB: Verb = Verb {
+    name: "load",
+    usage: "",
+    about: "",
+    arity: Arity::None,
+    flags_first: false,
+    flags: |c| c,
+    run: |_, _| Err(crate::failure::Failure::plain("stub")),
+};
