@@ -162,173 +162,182 @@ fn show(resolution: &Resolution) -> String {
     }
 }
 
+/// Rule, layers from the top, path, answer.
+type Case = (
+    &'static str,
+    &'static [&'static [&'static str]],
+    &'static str,
+    &'static str,
+);
+
+const CASES: &[Case] = &[
+    ("top wins", &[&["a"], &["a"]], "a", "0:a"),
+    ("looks further down", &[&[], &["a"]], "a", "1:a"),
+    ("file hides directory", &[&["a"], &["a/"]], "a", "0:a"),
+    (
+        "directories merge",
+        &[&["a/"], &["a/"], &[], &["a/"]],
+        "a",
+        "0:a 1:a 3:a @0",
+    ),
+    (
+        "file ends a merge",
+        &[&["a/"], &["a"], &["a/"]],
+        "a",
+        "0:a @0",
+    ),
+    (
+        "other ends a merge",
+        &[&["a/"], &["a [x]"], &["a/"]],
+        "a",
+        "0:a @0",
+    ),
+    (
+        "whiteout ends a merge",
+        &[&["a/"], &["a [w]"], &["a/"]],
+        "a",
+        "0:a @0",
+    ),
+    ("whiteout hides", &[&["a [w]"], &["a"]], "a", "-"),
+    ("opaque hides", &[&["a/ [o]"], &["a/"]], "a", "0:a @0"),
+    ("child of opaque", &[&["a/ [o]"], &["a/b"]], "a/b", "-"),
+    (
+        "opaque in the middle",
+        &[&["a/"], &["a/ [o]"], &["a/"]],
+        "a",
+        "0:a 1:a @0",
+    ),
+    (
+        "implied attributes",
+        &[&["a/ [i]"], &["a/ [i]"], &["a/"]],
+        "a",
+        "0:a 1:a 2:a @2",
+    ),
+    (
+        "all implied",
+        &[&["a/ [i]"], &["a/ [i]"]],
+        "a",
+        "0:a 1:a @0",
+    ),
+    (
+        "sibling redirect",
+        &[&["b/ [r=a]"], &["a/"], &["a/", "b/"]],
+        "b",
+        "0:b 1:a 2:a @0",
+    ),
+    (
+        "sibling redirect, again",
+        &[&["c/ [r=b]"], &["b/ [r=a]"], &["a/"]],
+        "c",
+        "0:c 1:b 2:a @0",
+    ),
+    (
+        "absolute redirect",
+        &[&["d/b/ [r=/e/a]"], &["e/a/"], &["e/a/"]],
+        "d/b",
+        "0:d/b 1:e/a 2:e/a @0",
+    ),
+    (
+        "absolute past opaque",
+        &[&["d/ [o]", "d/b/ [r=/a]"], &["a/"]],
+        "d/b",
+        "0:d/b 1:a @0",
+    ),
+    (
+        "opaque redirect is dead",
+        &[&["b/ [or=a]"], &["a/"]],
+        "b",
+        "0:b @0",
+    ),
+    (
+        "whiteout on the way",
+        &[&["b/ [r=/x/a]"], &["x [w]"], &["x/a/"]],
+        "b",
+        "0:b @0",
+    ),
+    (
+        "file on the way",
+        &[&["b/ [r=/x/a]"], &["x"], &["x/a/"]],
+        "b",
+        "0:b @0",
+    ),
+    (
+        "opaque on the way",
+        &[&["b/ [r=/x/a]"], &["x/ [o]", "x/a/"], &["x/a/"]],
+        "b",
+        "0:b 1:x/a @0",
+    ),
+    (
+        "opaque on the way, absent",
+        &[&["b/ [r=/x/a]"], &["x/ [o]"], &["x/a/"]],
+        "b",
+        "0:b @0",
+    ),
+    (
+        "redirect on the way",
+        &[&["b/ [r=/x/a]"], &["x/ [r=y]"], &["y/a/"]],
+        "b",
+        "0:b 2:y/a @0",
+    ),
+    (
+        "two redirects on the way",
+        &[
+            &["b/ [r=/x/y/a]"],
+            &["x/ [r=/m/n]", "x/y/ [r=z]"],
+            &["m/n/z/a/"],
+        ],
+        "b",
+        "0:b 2:m/n/z/a @0",
+    ),
+    (
+        "absolute redirect past opaque on the way",
+        &[&["b/ [r=/x/a]"], &["x/ [o]", "x/a/ [r=/y]"], &["y/"]],
+        "b",
+        "0:b 1:x/a 2:y @0",
+    ),
+    ("metacopy", &[&["a [m]"], &[], &["a"]], "a", "0:a>2:a"),
+    (
+        "metacopy chain",
+        &[&["a [m]"], &["a [m]"], &["a"]],
+        "a",
+        "0:a>2:a",
+    ),
+    (
+        "metacopy renamed",
+        &[&["b [mr=a]"], &["a"], &["b"]],
+        "b",
+        "0:b>1:a",
+    ),
+    (
+        "metacopy moved",
+        &[&["b [mr=/x/a]"], &["x/a"]],
+        "b",
+        "0:b>1:x/a",
+    ),
+    (
+        "metacopy without data",
+        &[&["a [m]"], &["a/"], &["a"]],
+        "a",
+        "0:a>?",
+    ),
+    (
+        "metacopy and whiteout",
+        &[&["a [m]"], &["a [w]"], &["a"]],
+        "a",
+        "0:a>?",
+    ),
+    (
+        "file's redirect without metacopy",
+        &[&["b [r=a]"], &["a"]],
+        "b",
+        "0:b",
+    ),
+    ("other object", &[&["a [x]"], &["a/"]], "a", "0:a"),
+];
+
 #[test]
 fn rules() {
-    let cases: &[(&str, &[&[&str]], &str, &str)] = &[
-        ("top wins", &[&["a"], &["a"]], "a", "0:a"),
-        ("looks further down", &[&[], &["a"]], "a", "1:a"),
-        ("file hides directory", &[&["a"], &["a/"]], "a", "0:a"),
-        (
-            "directories merge",
-            &[&["a/"], &["a/"], &[], &["a/"]],
-            "a",
-            "0:a 1:a 3:a @0",
-        ),
-        (
-            "file ends a merge",
-            &[&["a/"], &["a"], &["a/"]],
-            "a",
-            "0:a @0",
-        ),
-        (
-            "other ends a merge",
-            &[&["a/"], &["a [x]"], &["a/"]],
-            "a",
-            "0:a @0",
-        ),
-        (
-            "whiteout ends a merge",
-            &[&["a/"], &["a [w]"], &["a/"]],
-            "a",
-            "0:a @0",
-        ),
-        ("whiteout hides", &[&["a [w]"], &["a"]], "a", "-"),
-        ("opaque hides", &[&["a/ [o]"], &["a/"]], "a", "0:a @0"),
-        ("child of opaque", &[&["a/ [o]"], &["a/b"]], "a/b", "-"),
-        (
-            "opaque in the middle",
-            &[&["a/"], &["a/ [o]"], &["a/"]],
-            "a",
-            "0:a 1:a @0",
-        ),
-        (
-            "implied attributes",
-            &[&["a/ [i]"], &["a/ [i]"], &["a/"]],
-            "a",
-            "0:a 1:a 2:a @2",
-        ),
-        (
-            "all implied",
-            &[&["a/ [i]"], &["a/ [i]"]],
-            "a",
-            "0:a 1:a @0",
-        ),
-        (
-            "sibling redirect",
-            &[&["b/ [r=a]"], &["a/"], &["a/", "b/"]],
-            "b",
-            "0:b 1:a 2:a @0",
-        ),
-        (
-            "sibling redirect, again",
-            &[&["c/ [r=b]"], &["b/ [r=a]"], &["a/"]],
-            "c",
-            "0:c 1:b 2:a @0",
-        ),
-        (
-            "absolute redirect",
-            &[&["d/b/ [r=/e/a]"], &["e/a/"], &["e/a/"]],
-            "d/b",
-            "0:d/b 1:e/a 2:e/a @0",
-        ),
-        (
-            "absolute past opaque",
-            &[&["d/ [o]", "d/b/ [r=/a]"], &["a/"]],
-            "d/b",
-            "0:d/b 1:a @0",
-        ),
-        (
-            "opaque redirect is dead",
-            &[&["b/ [or=a]"], &["a/"]],
-            "b",
-            "0:b @0",
-        ),
-        (
-            "whiteout on the way",
-            &[&["b/ [r=/x/a]"], &["x [w]"], &["x/a/"]],
-            "b",
-            "0:b @0",
-        ),
-        (
-            "file on the way",
-            &[&["b/ [r=/x/a]"], &["x"], &["x/a/"]],
-            "b",
-            "0:b @0",
-        ),
-        (
-            "opaque on the way",
-            &[&["b/ [r=/x/a]"], &["x/ [o]", "x/a/"], &["x/a/"]],
-            "b",
-            "0:b 1:x/a @0",
-        ),
-        (
-            "opaque on the way, absent",
-            &[&["b/ [r=/x/a]"], &["x/ [o]"], &["x/a/"]],
-            "b",
-            "0:b @0",
-        ),
-        (
-            "redirect on the way",
-            &[&["b/ [r=/x/a]"], &["x/ [r=y]"], &["y/a/"]],
-            "b",
-            "0:b 2:y/a @0",
-        ),
-        (
-            "two redirects on the way",
-            &[
-                &["b/ [r=/x/y/a]"],
-                &["x/ [r=/m/n]", "x/y/ [r=z]"],
-                &["m/n/z/a/"],
-            ],
-            "b",
-            "0:b 2:m/n/z/a @0",
-        ),
-        (
-            "absolute redirect past opaque on the way",
-            &[&["b/ [r=/x/a]"], &["x/ [o]", "x/a/ [r=/y]"], &["y/"]],
-            "b",
-            "0:b 1:x/a 2:y @0",
-        ),
-        ("metacopy", &[&["a [m]"], &[], &["a"]], "a", "0:a>2:a"),
-        (
-            "metacopy chain",
-            &[&["a [m]"], &["a [m]"], &["a"]],
-            "a",
-            "0:a>2:a",
-        ),
-        (
-            "metacopy renamed",
-            &[&["b [mr=a]"], &["a"], &["b"]],
-            "b",
-            "0:b>1:a",
-        ),
-        (
-            "metacopy moved",
-            &[&["b [mr=/x/a]"], &["x/a"]],
-            "b",
-            "0:b>1:x/a",
-        ),
-        (
-            "metacopy without data",
-            &[&["a [m]"], &["a/"], &["a"]],
-            "a",
-            "0:a>?",
-        ),
-        (
-            "metacopy and whiteout",
-            &[&["a [m]"], &["a [w]"], &["a"]],
-            "a",
-            "0:a>?",
-        ),
-        (
-            "file's redirect without metacopy",
-            &[&["b [r=a]"], &["a"]],
-            "b",
-            "0:b",
-        ),
-        ("other object", &[&["a [x]"], &["a/"]], "a", "0:a"),
-    ];
-    for (name, layers, path, want) in cases {
+    for (name, layers, path, want) in CASES {
         let layers: Vec<Dir> = layers.iter().map(|lines| layer(lines)).collect();
         assert_eq!(show(&resolve(&layers, path, Follow::ALL)), *want, "{name}");
     }
