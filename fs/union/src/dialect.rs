@@ -1,10 +1,11 @@
 //! Reading the marks of one object in one call, where the layer crate's single reads would cost one call each.
 
+use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use mille_layer::resolve::Redirect;
-use mille_layer::{Dialects, MarkSpace, Opaque};
+use mille_layer::{Dialects, Mark, MarkSpace, Opaque};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
@@ -102,4 +103,9 @@ fn parse_redirect(value: Option<Vec<u8>>) -> Result<Option<Redirect>> {
             .map(Some)
             .ok_or(Error::refused("read redirect", Errno::IO)),
     }
+}
+
+/// Full name of a mark.
+pub(crate) fn mark_name(space: MarkSpace, mark: Mark) -> &'static OsStr {
+    OsStr::from_bytes(space.name(mark).to_bytes())
 }

@@ -27,7 +27,6 @@ pub(crate) struct LowerLayer {
 pub(crate) struct UpperLayer {
     pub(crate) root: Arc<OwnedFd>,
     pub(crate) stat: Stat,
-    pub(crate) path: PathBuf,
 }
 
 /// A place that takes part in a view, as messages and overlap checks need it.

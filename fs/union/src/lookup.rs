@@ -123,6 +123,19 @@ impl View {
         }))
     }
 
+    /// True if a name would show were the upper empty. What cannot be found out counts as there.
+    pub(crate) fn lower_has(&self, parent: &NodeRef, name: &OsStr) -> Result<bool> {
+        if parent.stack.is_none() {
+            return Ok(false);
+        }
+        let course = Course::Under(name.as_bytes().to_vec());
+        match self.find_lower(parent.stack.dirs(), course, Want::Any) {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) if error.is(Errno::PERM) || error.is(Errno::IO) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     fn find_below_upper(
         &self,
         dir: std::os::fd::BorrowedFd<'_>,

@@ -367,7 +367,6 @@ fn open_upper(
     let layer = UpperLayer {
         stat: place.stat,
         root: Arc::new(place.fd),
-        path: upper.dir,
     };
     Ok((Some(layer), work))
 }

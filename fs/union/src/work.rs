@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use crate::config::Features;
 use crate::error::{Context, Error, Result};
 use crate::layers::Place;
-use crate::sys::open;
+use crate::sys::{open, xattr};
 
 /// How long the lock of an upper is tried for: a predecessor's umount may return before its server has gone.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -44,7 +44,6 @@ const VOLATILE: &str = "volatile";
 pub(crate) struct Work {
     /// The inner directory.
     pub(crate) dir: OwnedFd,
-    pub(crate) dev: u64,
     next: AtomicU64,
     whiteout: Mutex<bool>,
     /// Locks on the upper and the work directory, held by being open.
@@ -75,6 +74,9 @@ impl Work {
             Err(errno) => return Err(errno).on("make work directory in", &work.path),
         }
         let dir = open::dir_handle(work.fd.as_fd(), INNER.as_ref()).on("open", &work.path)?;
+        // What is built here must not inherit from here.
+        xattr::remove_if_present(dir.as_fd(), OsStr::new("system.posix_acl_default"))
+            .on("prepare work directory", &work.path)?;
         refuse_after_crash(dir.as_fd(), upper)?;
         clear(dir.as_fd(), &|name| {
             name.as_encoded_bytes()
@@ -83,7 +85,6 @@ impl Work {
         })
         .on("clean work directory", &work.path)?;
         let this = Self {
-            dev: work.stat.st_dev,
             dir,
             next: AtomicU64::new(0),
             whiteout: Mutex::new(false),
@@ -105,17 +106,17 @@ impl Work {
         OsString::from(format!("#{:x}", self.next.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Builds something under a fresh name; if `build` fails nothing stays.
-    pub(crate) fn build<T>(
-        &self,
-        build: impl FnOnce(&OsStr) -> Result<T>,
-    ) -> Result<(Temp<'_>, T)> {
-        let temp = Temp {
+    /// A name for something about to be made; what has been made under it goes when this is dropped.
+    pub(crate) fn fresh_temp(&self) -> Temp<'_> {
+        Temp {
             work: self,
             name: self.fresh_name(),
-        };
-        let made = build(&temp.name)?;
-        Ok((temp, made))
+        }
+    }
+
+    /// Takes charge of something that is in the work directory.
+    pub(crate) fn adopt(&self, name: OsString) -> Temp<'_> {
+        Temp { work: self, name }
     }
 
     /// Makes a whiteout under a fresh name: one more link of the shared whiteout inode.
@@ -183,14 +184,12 @@ impl Work {
         let handle = open::dir_handle(self.fd(), &other.name).op("open work directory")?;
         let opaque = space.name(Mark::Opaque);
         let name = OsStr::from_bytes(opaque.to_bytes());
-        crate::sys::xattr::set(handle.as_fd(), name, b"y", XattrFlags::empty()).map_err(
-            |errno| {
-                unfit(
-                    &format!("the extended attribute {} cannot be set", name.display()),
-                    errno,
-                )
-            },
-        )?;
+        xattr::set(handle.as_fd(), name, b"y", XattrFlags::empty()).map_err(|errno| {
+            unfit(
+                &format!("the extended attribute {} cannot be set", name.display()),
+                errno,
+            )
+        })?;
         rustix::fs::renameat_with(
             &self.dir,
             &temp.name,

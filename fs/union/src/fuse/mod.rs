@@ -1,49 +1,211 @@
 //! The view as a FUSE mount.
+//!
+//! The only place that knows the FUSE library. `adapter` turns its calls into calls of `Server`, which keeps what the
+//! kernel has been told (node numbers, open files) and leaves every decision about layers to the [`View`].
 
+mod adapter;
+mod attrs;
+mod convert;
+mod counters;
+mod faces;
+mod files;
+mod io;
+mod kernel;
+mod listing;
+mod mount;
+mod names;
 mod options;
+mod pool;
+mod server;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::io::Errno;
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use parking_lot::Mutex;
 
 pub use options::{MountOptions, Passthrough, Via};
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::view::View;
+use adapter::Adapter;
+use counters::Counters;
+use server::Server;
 
-/// Mounts a view. Serving threads run until the mount is gone.
+/// Threads of a mount, unless told otherwise: more than four were slower even with callers for all of them.
+const MOST_THREADS: usize = 4;
+const FEWEST_THREADS: usize = 2;
+
+/// Mounts a view and serves it on threads in the background. When this returns, the mount answers.
 ///
 /// # Errors
 /// `/dev/fuse` cannot be opened, or the kernel or fusermount3 refuses the mount.
 pub fn mount(view: Arc<View>, mountpoint: &Path, options: &MountOptions) -> Result<Mounted> {
-    let _ = (view, mountpoint, options);
-    Err(Error::refused("mount", Errno::NOSYS))
+    let counters = Arc::new(Counters::new());
+    let passthrough = options.passthrough == Passthrough::Auto;
+    let read_only = !view.is_writable();
+    let server = Arc::new(Server::new(
+        view,
+        counters.clone(),
+        passthrough,
+        options.acl,
+    ));
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.n_threads = Some(threads(options.threads));
+    let adapter = Adapter(server.clone());
+    let session = match options.via {
+        Via::Direct => {
+            let device = mount::direct(mountpoint, options, read_only)?;
+            let session = Session::from_fd(adapter, device, SessionACL::All, config);
+            session.inspect_err(|_| {
+                if let Err(errno) = mount::unmount(mountpoint) {
+                    log::error!("unmount {}: {errno}", mountpoint.display());
+                }
+            })
+        }
+        Via::Fusermount => {
+            config.acl = if options.allow_other {
+                SessionACL::All
+            } else {
+                SessionACL::Owner
+            };
+            config.mount_options = library_options(options, read_only);
+            Session::new(adapter, mountpoint, &config)
+        }
+    };
+    let session = session.on("start FUSE session on", mountpoint)?;
+    if server.notifier.set(session.notifier()).is_err() {
+        log::debug!("notifier set twice");
+    }
+    let session = session.spawn().on("serve", mountpoint)?;
+    let mount_id = mount::mount_id(mountpoint).ok();
+    Ok(Mounted {
+        session: Mutex::new(Some(session)),
+        mountpoint: mountpoint.to_owned(),
+        mount_id: Mutex::new(mount_id),
+        direct: options.via == Via::Direct,
+        counters,
+    })
+}
+
+fn threads(asked: usize) -> usize {
+    if asked > 0 {
+        return asked;
+    }
+    let processors = std::thread::available_parallelism().map_or(FEWEST_THREADS, usize::from);
+    processors.clamp(FEWEST_THREADS, MOST_THREADS)
+}
+
+fn library_options(options: &MountOptions, read_only: bool) -> Vec<MountOption> {
+    let mut list = vec![
+        MountOption::FSName(options.fsname.clone()),
+        MountOption::Subtype(options.subtype.clone()),
+        MountOption::DefaultPermissions,
+    ];
+    if read_only || options.read_only {
+        list.push(MountOption::RO);
+    }
+    for word in &options.kernel_options {
+        list.push(match word.as_str() {
+            "nosuid" => MountOption::NoSuid,
+            "nodev" => MountOption::NoDev,
+            "noexec" => MountOption::NoExec,
+            "noatime" => MountOption::NoAtime,
+            // fusermount3 forces these on ordinary users and refuses the words.
+            "rw" | "suid" | "dev" | "exec" | "atime" | "async" => continue,
+            other => MountOption::CUSTOM(other.to_owned()),
+        });
+    }
+    list
 }
 
 /// A mounted view; unmounted when dropped.
 #[derive(Debug)]
-pub struct Mounted {}
+pub struct Mounted {
+    session: Mutex<Option<BackgroundSession>>,
+    mountpoint: PathBuf,
+    /// Taken once the mount has been taken out of the tree.
+    mount_id: Mutex<Option<u64>>,
+    direct: bool,
+    counters: Arc<Counters>,
+}
 
 impl Mounted {
-    /// Unmounts: at once if nobody uses the mount, else detached from the tree, served until the last user is gone.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn unmount(&self) -> Result<()> {
-        Err(Error::refused("unmount", Errno::NOSYS))
+    /// Where it is mounted.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
     }
 
-    /// Waits until the mount is gone and everything is served.
+    /// Unmounts: at once if nobody uses the mount, else detached from the tree, and served until the last user has gone.
+    /// Nothing is done if it is unmounted already, also by somebody else.
+    ///
+    /// # Errors
+    /// The kernel or fusermount3 refuses.
+    pub fn unmount(&self) -> Result<()> {
+        self.detach().map(|_| ())
+    }
+
+    /// As [`Self::unmount`]; true if nobody used the mount, so that serving ends at once.
+    fn detach(&self) -> Result<bool> {
+        let Some(id) = self.mount_id.lock().take() else {
+            return Ok(true);
+        };
+        if mount::mount_id(&self.mountpoint) != Ok(id) {
+            return Ok(true);
+        }
+        if self.direct {
+            return mount::unmount(&self.mountpoint).on("unmount", &self.mountpoint);
+        }
+        let status = std::process::Command::new("fusermount3")
+            .args(["-u", "-z", "-q", "--"])
+            .arg(&self.mountpoint)
+            .status()
+            .on("run fusermount3 for", &self.mountpoint)?;
+        if status.success() {
+            Ok(false)
+        } else {
+            Err(Error::Config(format!(
+                "fusermount3 -u {}: {status}",
+                self.mountpoint.display()
+            )))
+        }
+    }
+
+    /// Waits until the mount is gone, whoever unmounts it, and everything is served.
     ///
     /// # Errors
     /// Serving ended with an error.
     pub fn wait(self) -> Result<()> {
-        Err(Error::refused("wait", Errno::NOSYS))
+        let session = self.session.lock().take();
+        let result = match session {
+            Some(session) => session.join().on("serve", &self.mountpoint),
+            None => Ok(()),
+        };
+        // Gone: there is nothing left for the drop to unmount.
+        self.mount_id.lock().take();
+        result
     }
 
     /// Requests served so far, by kind.
     pub fn requests(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
+        self.counters.snapshot()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        match self.detach() {
+            Ok(true) => {
+                if let Some(session) = self.session.lock().take()
+                    && let Err(error) = session.join()
+                {
+                    log::error!("serving {} ended: {error}", self.mountpoint.display());
+                }
+            }
+            // Whoever still uses it is served on.
+            Ok(false) => {}
+            Err(error) => log::error!("{error}"),
+        }
     }
 }

@@ -10,13 +10,13 @@ mod table;
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::RwLock;
 use rustix::fs::FileType;
 
-pub(crate) use copying::{Claim, Copying};
+pub(crate) use copying::Copying;
 pub(crate) use identity::{InoPlan, Key};
 pub(crate) use table::{Blueprint, Table};
 
@@ -46,6 +46,8 @@ pub struct Node {
     /// Of a directory: held for writing while its names change, for reading while they are looked up.
     pub(crate) names: RwLock<()>,
     pub(crate) copying: Copying,
+    /// It entered the upper since it was last flushed.
+    pub(crate) unsynced: AtomicBool,
     /// The number under which the kernel is told of this node now; see `View::renumber`.
     kernel_id: AtomicU64,
     table: Weak<Table>,

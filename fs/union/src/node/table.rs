@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -134,14 +134,6 @@ impl Table {
         node
     }
 
-    /// The node with this key if it is alive.
-    pub(crate) fn get(&self, key: &Key) -> Option<NodeRef> {
-        self.shard(&self.by_key, key)
-            .lock()
-            .get(key)
-            .and_then(Weak::upgrade)
-    }
-
     /// Makes the root, which is nobody's child and has the number 1.
     pub(crate) fn make_root(self: &Arc<Self>, stack: Stack, state: State) -> NodeRef {
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
@@ -153,6 +145,7 @@ impl Table {
             state: RwLock::new(state),
             names: RwLock::new(()),
             copying: Copying::default(),
+            unsynced: AtomicBool::new(false),
             kernel_id: AtomicU64::new(NodeId::ROOT.0),
             table: Weak::new(),
         })
@@ -180,6 +173,7 @@ impl Table {
                 state: RwLock::new(state),
                 names: RwLock::new(()),
                 copying: Copying::default(),
+                unsynced: AtomicBool::new(false),
                 kernel_id: AtomicU64::new(ino),
                 table: Arc::downgrade(self),
             })
@@ -277,11 +271,6 @@ impl Table {
             .lock()
             .get(&id.0)
             .map(|known| known.node.clone())
-    }
-
-    /// How many numbers the kernel holds.
-    pub(crate) fn known_count(&self) -> usize {
-        self.known.iter().map(|shard| shard.lock().len()).sum()
     }
 
     /// A number never used before and never an inode number.

@@ -1,7 +1,10 @@
 //! Thin wrappers over system calls, all relative to held descriptors.
 
+pub(crate) mod acl;
 pub(crate) mod caller;
 pub(crate) mod ids;
+pub(crate) mod lease;
 pub(crate) mod mount;
+pub(crate) mod object;
 pub(crate) mod open;
 pub(crate) mod xattr;

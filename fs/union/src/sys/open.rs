@@ -109,3 +109,8 @@ pub(crate) fn stat_name(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Stat
         Err(errno) => Err(errno),
     }
 }
+
+/// A handle of a mount point: a link at the end is followed, as mount(8) does.
+pub(crate) fn reopen_target(path: &std::path::Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}

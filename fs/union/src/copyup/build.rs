@@ -1,0 +1,247 @@
+//! Building the copy of an object in the work directory.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use mille_layer::{Mark, OverrideStat, Ownership, is_internal_xattr};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, XattrFlags};
+use rustix::io::Errno;
+
+use super::{Need, data};
+use crate::dialect::{ORIGIN_NUMBER, mark_name};
+use crate::error::{Context, Error, Result};
+use crate::node::{NodeRef, Stack, UpperObject};
+use crate::ownership::{stored_mode, told_kind};
+use crate::sys::{object, open, xattr};
+use crate::view::View;
+use crate::work::{Temp, Work};
+
+impl View {
+    /// Builds the copy of a node that is not in the upper yet.
+    pub(super) fn build_copy<'w>(
+        &self,
+        work: &'w Work,
+        node: &NodeRef,
+        need: Need,
+    ) -> Result<(Temp<'w>, UpperObject)> {
+        let stat = self.object_stat(node)?;
+        let source = self.object(node)?;
+        let temp = work.fresh_temp();
+        let metacopy = self.make_copy(work, &temp.name, node, &stat, need)?;
+        let handle = open::handle(work.fd(), &temp.name).op("copy up")?;
+        self.copy_attributes(handle.as_fd(), source.as_fd(), node, &stat, metacopy)?;
+        let made = rustix::fs::fstat(&handle).op("copy up")?;
+        let object = UpperObject {
+            dev: made.st_dev,
+            ino: made.st_ino,
+            metacopy,
+            orphan: None,
+        };
+        Ok((temp, object))
+    }
+
+    /// Makes the object itself. True if its data stays below.
+    fn make_copy(
+        &self,
+        work: &Work,
+        name: &OsStr,
+        node: &NodeRef,
+        stat: &Stat,
+        need: Need,
+    ) -> Result<bool> {
+        match node.kind {
+            FileType::Directory => {
+                rustix::fs::mkdirat(work.fd(), name, PRIVATE_DIR).op("copy up directory")?;
+            }
+            FileType::Symlink => {
+                let target = self.read_link(node)?;
+                rustix::fs::symlinkat(&target, work.fd(), name).op("copy up symbolic link")?;
+            }
+            FileType::RegularFile => return self.copy_file(work, name, node, stat, need),
+            kind => self.make_special(work.fd(), name, kind, stat.st_rdev)?,
+        }
+        Ok(false)
+    }
+
+    fn copy_file(
+        &self,
+        work: &Work,
+        name: &OsStr,
+        node: &NodeRef,
+        stat: &Stat,
+        need: Need,
+    ) -> Result<bool> {
+        let file = create_private(work.fd(), name).op("copy up file")?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let length = match need {
+            Need::Attributes if self.features.metacopy && size > 0 => {
+                rustix::fs::ftruncate(&file, size).op("copy up file")?;
+                return Ok(true);
+            }
+            Need::Attributes => size,
+            Need::Data(limit) => size.min(limit),
+        };
+        if length > 0 {
+            let source = self.open_data(node, OFlags::RDONLY)?;
+            data::copy(source.fd.as_fd(), file.as_fd(), length).op("copy up data")?;
+            self.check_unchanged(node, source.fd.as_fd())?;
+            if !self.features.volatile {
+                rustix::fs::fsync(&file).op("copy up data")?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// A layer that is not ours may have changed while it was copied.
+    fn check_unchanged(&self, node: &NodeRef, source: BorrowedFd<'_>) -> Result<()> {
+        let Stack::File(file) = &node.stack else {
+            return Ok(());
+        };
+        if !self.lowers[usize::from(file.layer)].mutable {
+            return Ok(());
+        }
+        let opened = rustix::fs::fstat(source).op("copy up")?;
+        let named = self.lower_stat(file)?;
+        if (opened.st_dev, opened.st_ino) == (named.st_dev, named.st_ino) {
+            Ok(())
+        } else {
+            Err(Error::refused(
+                "copy up (the layer changed meanwhile)",
+                Errno::STALE,
+            ))
+        }
+    }
+
+    /// Owner, extended attributes, marks, mode and times, in the order in which none undoes another: changing the owner
+    /// clears set-id bits and file capabilities, and every one of these changes the times.
+    fn copy_attributes(
+        &self,
+        copy: BorrowedFd<'_>,
+        source: BorrowedFd<'_>,
+        node: &NodeRef,
+        stat: &Stat,
+        metacopy: bool,
+    ) -> Result<()> {
+        let symlink = node.kind == FileType::Symlink;
+        self.set_ownership(copy, node.kind, stat)?;
+        for name in xattr::list(source).op("copy up attributes")? {
+            if is_internal_xattr(&name) {
+                continue;
+            }
+            if let Some(value) = xattr::get(source, &name).op("copy up attributes")? {
+                copy_xattr(copy, &name, &value)?;
+            }
+        }
+        if metacopy {
+            let name = mark_name(self.space, Mark::Metacopy);
+            xattr::set(copy, name, b"", XattrFlags::empty()).op("mark metadata-only copy")?;
+        }
+        if !node.is_dir() {
+            self.mark_origin(copy, node.ino);
+        }
+        if !symlink {
+            let mode = match self.ownership {
+                Ownership::Real => stat.st_mode & 0o7777,
+                Ownership::Override => stored_mode(node.kind),
+            };
+            if self.ownership == Ownership::Real || node.kind != FileType::RegularFile {
+                object::set_mode(copy, mode).op("copy up mode")?;
+            }
+        }
+        object::set_times(copy, &object::times_of(stat)).op("copy up times")
+    }
+
+    /// Gives a new object its owner; under [`Ownership::Override`] its mode and kind as well.
+    fn set_ownership(&self, copy: BorrowedFd<'_>, kind: FileType, stat: &Stat) -> Result<()> {
+        let stored = FileType::from_raw_mode(rustix::fs::fstat(copy).op("copy up owner")?.st_mode);
+        let told = OverrideStat {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mode: stat.st_mode & 0o7777,
+            kind: told_kind(kind, stat.st_rdev).filter(|_| stored == FileType::RegularFile),
+        };
+        if self.ownership == Ownership::Override {
+            if stored == FileType::Symlink {
+                return Ok(());
+            }
+            return told.set(copy, None).op("copy up owner");
+        }
+        object::set_owner(copy, Some(stat.st_uid), Some(stat.st_gid)).op("copy up owner")?;
+        if stored != kind {
+            told.set(copy, None).op("copy up device")?;
+        }
+        Ok(())
+    }
+
+    /// Makes a device, fifo or socket; where that is not allowed, the empty file that stands for it.
+    pub(crate) fn make_special(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        kind: FileType,
+        rdev: u64,
+    ) -> Result<()> {
+        if self.ownership == Ownership::Real {
+            match rustix::fs::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, rdev) {
+                Err(Errno::PERM) if self.dialects.overrides => {}
+                other => return other.op("make special file"),
+            }
+        }
+        create_private(dir, name).op("make special file")?;
+        Ok(())
+    }
+
+    /// Notes the inode number under which the object has been seen, for the next mount. Symbolic links and special files
+    /// cannot carry it in the `user.` family: they keep their number only during this mount.
+    pub(crate) fn mark_origin(&self, object: BorrowedFd<'_>, ino: u64) {
+        let name = format!("{}{ORIGIN_NUMBER}", self.space.prefix());
+        let digits = ino.to_string();
+        let set = xattr::set(
+            object,
+            name.as_ref(),
+            digits.as_bytes(),
+            XattrFlags::empty(),
+        );
+        if let Err(errno) = set {
+            log::debug!("inode number {ino} not recorded: {errno}");
+        }
+    }
+}
+
+const PRIVATE_DIR: Mode = Mode::from_raw_mode(0o700);
+
+fn create_private(dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+}
+
+/// Copies one attribute. What the upper's file system or our privileges cannot hold is left out only where nothing else
+/// depends on it: labels are the security module's own affair, and `trusted.` attributes cannot be seen by anybody in a
+/// place where they cannot be set.
+fn copy_xattr(copy: BorrowedFd<'_>, name: &OsStr, value: &[u8]) -> Result<()> {
+    let bytes = name.as_encoded_bytes();
+    let set = xattr::set(copy, name, value, XattrFlags::empty());
+    match set {
+        Err(Errno::PERM | Errno::OPNOTSUPP)
+            if bytes.starts_with(b"trusted.")
+                || bytes.starts_with(b"security.") && bytes != b"security.capability" =>
+        {
+            Ok(())
+        }
+        other => other.op("copy up attribute"),
+    }
+}
+
+/// True if a name is a certain object.
+pub(crate) fn same_object(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    dev: u64,
+    ino: u64,
+) -> std::result::Result<bool, Errno> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok((stat.st_dev, stat.st_ino) == (dev, ino)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}

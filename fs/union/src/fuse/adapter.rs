@@ -1,0 +1,540 @@
+//! The FUSE library's trait, turned into operations of the view. Nothing is decided here.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::{FileType, XattrFlags};
+
+use super::convert;
+use super::counters::Op;
+use super::files::{Caller, is_writing};
+use super::kernel;
+use super::server::Server;
+use crate::create::Make;
+use crate::setattr::{SetAttr, SetTime};
+
+/// The library's view of the server.
+pub(crate) struct Adapter(pub(crate) Arc<Server>);
+
+/// Largest READ: the kernel's own limit is 256 pages.
+const READ_LIMIT: usize = 1 << 20;
+
+thread_local! {
+    /// Each serving thread reads into its own buffer.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller {
+        pid: request.pid(),
+        uid: request.uid(),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        kernel::negotiate(&self.0, config);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let server = &self.0;
+        server.count(Op::Lookup);
+        let found = server
+            .node(parent)
+            .and_then(|parent| server.view.lookup(&parent, name));
+        server.entry_reply(found, reply);
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
+        self.0.count(Op::Forget);
+        self.0.forget(convert::node_id(ino), nlookup);
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let server = &self.0;
+        server.count(Op::Getattr);
+        match server.node(ino) {
+            Ok(node) => {
+                let attr = server.view.attr(&node);
+                server.attr_reply(&node, convert::node_id(ino), reply, attr);
+            }
+            Err(error) => reply.error(server.refusal("getattr", &error)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let server = &self.0;
+        server.count(Op::Setattr);
+        let time = |time| match convert::requested_time(time) {
+            Some(time) => SetTime::To(time),
+            None => SetTime::Now,
+        };
+        let change = SetAttr {
+            mode: mode.map(|mode| mode & 0o7777),
+            uid,
+            gid,
+            size,
+            atime: atime.map(time),
+            mtime: mtime.map(time),
+        };
+        let node = match server.node(ino) {
+            Ok(node) => node,
+            Err(error) => return reply.error(server.refusal("setattr", &error)),
+        };
+        let caller = caller(request);
+        let by_path = fh.is_none();
+        let slow = server.is_slow(&node, size.is_some());
+        server.run(slow, move |server| {
+            server.setattr(caller, ino, &node, change, by_path, reply)
+        });
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        let server = &self.0;
+        server.count(Op::Readlink);
+        match server
+            .node(ino)
+            .and_then(|node| server.view.read_link(&node))
+        {
+            Ok(target) => reply.data(target.as_bytes()),
+            Err(error) => reply.error(server.refusal("readlink", &error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        self.0.count(Op::Mknod);
+        let kind = FileType::from_raw_mode(mode);
+        let what = Make::Node {
+            kind,
+            rdev: convert::decode_device(rdev),
+            mode: mode & 0o7777,
+        };
+        self.0.make(request, parent, name, what, umask, reply);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        self.0.count(Op::Mkdir);
+        self.0.make(
+            request,
+            parent,
+            name,
+            Make::Dir {
+                mode: mode & 0o7777,
+            },
+            umask,
+            reply,
+        );
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        self.0.count(Op::Symlink);
+        self.0.make(
+            request,
+            parent,
+            name,
+            Make::Symlink(target.as_os_str()),
+            0,
+            reply,
+        );
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.0.count(Op::Unlink);
+        self.0.remove(parent, name, false, reply);
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.0.count(Op::Rmdir);
+        self.0.remove(parent, name, true, reply);
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.0.count(Op::Rename);
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+        self.0
+            .rename((parent, name), (newparent, newname), flags, reply);
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.0.count(Op::Link);
+        self.0.link(ino, newparent, newname, reply);
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let server = &self.0;
+        server.count(Op::Open);
+        let caller = caller(request);
+        let truncates = flags.0 & libc::O_TRUNC != 0;
+        let slow = is_writing(flags.0)
+            && server
+                .node(ino)
+                .is_ok_and(|node| server.is_slow(&node, !truncates));
+        server.run(slow, move |server| server.open(caller, ino, flags.0, reply));
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let server = &self.0;
+        server.count(Op::Read);
+        let file = match server.data(ino, false) {
+            Ok((_, file)) => file,
+            Err(error) => return reply.error(server.refusal("read", &error)),
+        };
+        BUFFER.with_borrow_mut(|buffer| {
+            let size = usize::try_from(size).unwrap_or(READ_LIMIT).min(READ_LIMIT);
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            match super::io::read_at(&file, &mut buffer[..size], offset) {
+                Ok(length) => reply.data(&buffer[..length]),
+                Err(error) => reply.error(server.refusal("read", &error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let server = &self.0;
+        server.count(Op::Write);
+        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let written = server.data(ino, true).and_then(|(node, file)| {
+            if kill {
+                server.view.strip_set_id(&node)?;
+            }
+            super::io::write_at(&file, data, offset)
+        });
+        match written {
+            Ok(length) => reply.written(u32::try_from(length).unwrap_or(u32::MAX)),
+            Err(error) => reply.error(server.refusal("write", &error)),
+        }
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        // Nothing is held back, so there is nothing to flush; the kernel does not ask again.
+        self.0.count(Op::Flush);
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.0.count(Op::Release);
+        self.0.release(ino, flags.0);
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.0.count(Op::Fsync);
+        self.0.sync(ino, datasync, reply);
+    }
+
+    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // Listings need no state of their own: the kernel then sends no OPENDIR and caches what it reads.
+        self.0.count(Op::Opendir);
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        self.0.count(Op::Readdir);
+        self.0.readdir(ino, offset, reply);
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        self.0.count(Op::Readdirplus);
+        self.0.readdirplus(ino, offset, reply);
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.0.count(Op::Fsyncdir);
+        self.0.sync(ino, datasync, reply);
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let server = &self.0;
+        server.count(Op::Statfs);
+        match server.view.statfs() {
+            Ok(fs) => {
+                let small = |wide: u64| u32::try_from(wide).unwrap_or(u32::MAX);
+                reply.statfs(
+                    fs.f_blocks,
+                    fs.f_bfree,
+                    fs.f_bavail,
+                    fs.f_files,
+                    fs.f_ffree,
+                    small(fs.f_bsize),
+                    small(fs.f_namemax),
+                    small(fs.f_frsize),
+                );
+            }
+            Err(error) => reply.error(server.refusal("statfs", &error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.0.count(Op::Setxattr);
+        let flags = XattrFlags::from_bits_retain(u32::try_from(flags).unwrap_or(0));
+        self.0.setxattr(ino, name, value, flags, reply);
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        self.0.count(Op::Getxattr);
+        self.0.getxattr(ino, name, size, reply);
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.0.count(Op::Listxattr);
+        self.0.listxattr(ino, size, reply);
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.0.count(Op::Removexattr);
+        self.0.removexattr(ino, name, reply);
+    }
+
+    fn access(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _mask: fuser::AccessFlags,
+        reply: ReplyEmpty,
+    ) {
+        // The kernel judges by itself (default_permissions) and does not ask again.
+        self.0.count(Op::Access);
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        self.0.count(Op::Create);
+        self.0
+            .create(request, (parent, name), mode & 0o7777, umask, flags, reply);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        self.0.count(Op::Ioctl);
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _notifier: fuser::PollNotifier,
+        _events: fuser::PollEvents,
+        _flags: fuser::PollFlags,
+        reply: fuser::ReplyPoll,
+    ) {
+        // Files are always ready, and the kernel knows.
+        self.0.count(Op::Poll);
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.0.count(Op::Fallocate);
+        self.0.fallocate(ino, offset, length, mode, reply);
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        self.0.count(Op::Lseek);
+        self.0.lseek(ino, offset, whence, reply);
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        self.0.count(Op::CopyFileRange);
+        self.0
+            .copy_range((ino_in, offset_in), (ino_out, offset_out), len, reply);
+    }
+}

@@ -1,0 +1,146 @@
+//! Requests that read and change attributes.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use fuser::{Errno, INodeNo, ReplyAttr, ReplyEmpty, ReplyXattr};
+use rustix::fs::XattrFlags;
+
+use super::convert;
+use super::faces::Way;
+use super::files::Caller;
+use super::server::Server;
+use crate::error::Result;
+use crate::node::{NodeId, NodeRef};
+use crate::setattr::SetAttr;
+use crate::sys::xattr::is_acl;
+
+impl Server {
+    pub(crate) fn setattr(
+        &self,
+        caller: Caller,
+        ino: INodeNo,
+        node: &NodeRef,
+        change: SetAttr,
+        by_path: bool,
+        reply: ReplyAttr,
+    ) {
+        let id = convert::node_id(ino);
+        let result = self.try_setattr(caller, node, &change);
+        if result.is_ok() && change.size.is_some() && by_path && self.reads_old_bytes(node, id) {
+            // Readers keep the old bytes under this number; the new size belongs to the new one.
+            self.renumber(node, id);
+            return reply.error(Errno::ESTALE);
+        }
+        let attr = result.and_then(|()| self.view.attr(node));
+        self.attr_reply(node, id, reply, attr);
+    }
+
+    fn try_setattr(&self, caller: Caller, node: &NodeRef, change: &SetAttr) -> Result<()> {
+        if change.is_empty() {
+            // The kernel's way of asking that set-id bits go: somebody is about to write.
+            if !caller.keeps_set_id(&self.view, node)? {
+                self.view.strip_set_id(node)?;
+            }
+            return Ok(());
+        }
+        self.view.set_attr(node, change)?;
+        if change.size.is_some() && !caller.keeps_set_id(&self.view, node)? {
+            self.view.strip_set_id(node)?;
+        }
+        Ok(())
+    }
+
+    /// True if a number has readers of the lower's bytes while the upper has its own.
+    fn reads_old_bytes(&self, node: &NodeRef, id: NodeId) -> bool {
+        self.faces.known(id).is_some_and(|face| {
+            matches!(&face.lock().way, Way::Direct(backing) if backing.in_upper != node.data_in_upper())
+        })
+    }
+
+    pub(crate) fn setxattr(
+        self: &Arc<Self>,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: XattrFlags,
+        reply: ReplyEmpty,
+    ) {
+        let node = match self.node(ino) {
+            Ok(node) => node,
+            Err(error) => return reply.error(self.refusal("setxattr", &error)),
+        };
+        if is_acl(name) && !self.acl {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let (name, value) = (name.to_owned(), value.to_vec());
+        let slow = self.is_slow(&node, false);
+        self.run(slow, move |server| {
+            let set = server.view.set_xattr(&node, &name, &value, flags);
+            server.xattr_changed(&node, &name, convert::node_id(ino));
+            server.empty_reply("setxattr", set, reply);
+        });
+    }
+
+    pub(crate) fn removexattr(self: &Arc<Self>, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let node = match self.node(ino) {
+            Ok(node) => node,
+            Err(error) => return reply.error(self.refusal("removexattr", &error)),
+        };
+        let name = name.to_owned();
+        let slow = self.is_slow(&node, false);
+        self.run(slow, move |server| {
+            let removed = server.view.remove_xattr(&node, &name);
+            server.xattr_changed(&node, &name, convert::node_id(ino));
+            server.empty_reply("removexattr", removed, reply);
+        });
+    }
+
+    /// An access ACL changes the mode as well.
+    fn xattr_changed(&self, _node: &NodeRef, name: &OsStr, id: NodeId) {
+        if is_acl(name) {
+            self.attributes_changed(id);
+        }
+    }
+
+    pub(crate) fn getxattr(&self, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if is_acl(name) && !self.acl {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        match self
+            .node(ino)
+            .and_then(|node| self.view.get_xattr(&node, name))
+        {
+            Ok(Some(value)) => sized(&value, size, reply),
+            Ok(None) => reply.error(Errno::NO_XATTR),
+            Err(error) => reply.error(self.refusal("getxattr", &error)),
+        }
+    }
+
+    pub(crate) fn listxattr(&self, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.node(ino).and_then(|node| self.view.list_xattr(&node)) {
+            Ok(names) => {
+                let mut list = Vec::new();
+                for name in names.iter().filter(|name| self.acl || !is_acl(name)) {
+                    list.extend_from_slice(name.as_bytes());
+                    list.push(0);
+                }
+                sized(&list, size, reply);
+            }
+            Err(error) => reply.error(self.refusal("listxattr", &error)),
+        }
+    }
+}
+
+/// Answers with the value, or with its size if the caller asks for that first.
+fn sized(value: &[u8], size: u32, reply: ReplyXattr) {
+    let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+    if size == 0 {
+        reply.size(length);
+    } else if length > size {
+        reply.error(Errno::ERANGE);
+    } else {
+        reply.data(value);
+    }
+}

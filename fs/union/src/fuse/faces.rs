@@ -1,0 +1,113 @@
+//! How the kernel holds files open.
+//!
+//! The kernel's rules, measured: all opens of one node go either through its page cache or to one backing file, until the
+//! last is closed. So the way is chosen at the first open and kept. A node's bytes may meanwhile have moved from a lower to
+//! the upper; then the node must get a second number, under which it can be opened anew (see `open` in `files.rs`).
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use fuser::BackingId;
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::node::NodeId;
+
+/// Numbers are spread over this many locks.
+const SHARDS: usize = 16;
+
+/// Backing files kept registered beyond the last close. Each pins one `struct file` and one inode in the kernel, about
+/// 2 KiB together; a thousand cover a busy tree's shared libraries and tools.
+const BACKINGS: usize = 1024;
+
+/// The way in which the open files of one number go.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Way {
+    /// None is open.
+    #[default]
+    Closed,
+    /// Through the kernel's page cache and the server.
+    Cached,
+    /// To a backing file.
+    Direct(Backing),
+}
+
+/// A registered backing file.
+#[derive(Clone, Debug)]
+pub(crate) struct Backing {
+    pub(crate) id: Arc<BackingId>,
+    /// It is the upper's, so that writers may have it.
+    pub(crate) in_upper: bool,
+}
+
+/// What is open under one number.
+#[derive(Debug, Default)]
+pub(crate) struct Face {
+    pub(crate) opens: u32,
+    pub(crate) writers: u32,
+    pub(crate) way: Way,
+    /// It has been open to a backing file: the kernel's cached pages may be old.
+    pub(crate) pages_stale: bool,
+    /// It was open for writing to a backing file, and a mapping may still be.
+    pub(crate) maybe_mapped: bool,
+    /// The server's own descriptors.
+    pub(crate) files: Files,
+}
+
+/// The server's descriptors of a node's bytes, opened when a request needs them.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    pub(crate) read: Option<Arc<OwnedFd>>,
+    pub(crate) write: Option<Arc<OwnedFd>>,
+    /// `read` is the upper's.
+    pub(crate) in_upper: bool,
+}
+
+/// All faces, and the backing files kept for later.
+#[derive(Debug)]
+pub(crate) struct Faces {
+    shards: [Mutex<HashMap<u64, Arc<Mutex<Face>>>>; SHARDS],
+    kept: Mutex<LruCache<u64, Backing>>,
+}
+
+impl Faces {
+    pub(crate) fn new() -> Self {
+        let size = NonZeroUsize::new(BACKINGS).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            kept: Mutex::new(LruCache::new(size)),
+        }
+    }
+
+    fn shard(&self, id: NodeId) -> &Mutex<HashMap<u64, Arc<Mutex<Face>>>> {
+        &self.shards[usize::try_from(id.0 % SHARDS as u64).unwrap_or(0)]
+    }
+
+    /// The face of a number, made if needed.
+    pub(crate) fn of(&self, id: NodeId) -> Arc<Mutex<Face>> {
+        self.shard(id).lock().entry(id.0).or_default().clone()
+    }
+
+    /// The face of a number that has been open since the kernel learned it.
+    pub(crate) fn known(&self, id: NodeId) -> Option<Arc<Mutex<Face>>> {
+        self.shard(id).lock().get(&id.0).cloned()
+    }
+
+    /// The kernel has forgotten the number.
+    pub(crate) fn forget(&self, id: NodeId) {
+        let _face = self.shard(id).lock().remove(&id.0);
+        let _backing = self.kept.lock().pop(&id.0);
+    }
+
+    /// A backing file kept from an earlier open.
+    pub(crate) fn kept(&self, id: NodeId) -> Option<Backing> {
+        self.kept.lock().get(&id.0).cloned()
+    }
+
+    /// Keeps a backing file for later opens.
+    pub(crate) fn keep(&self, id: NodeId, backing: Backing) {
+        let _evicted = self.kept.lock().push(id.0, backing);
+    }
+}

@@ -1,0 +1,308 @@
+//! Opening, reading and writing files.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fuser::{BackingId, Errno, FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyOpen};
+use parking_lot::Mutex;
+use rustix::fs::OFlags;
+use rustix::io::Errno as Os;
+
+use super::convert;
+use super::faces::{Backing, Face, Way};
+use super::server::{GENERATION, Server};
+use crate::error::{Context, Error, Result};
+use crate::getattr::Handle;
+use crate::node::{NodeId, NodeRef};
+use crate::view::View;
+
+/// Lower files up to this size are read through the page cache of the mount. Then a reader who holds one open and a
+/// writer who makes it be copied up share one node and see each other's bytes, which a passthrough open could not offer.
+/// 128 KiB is what the kernel reads ahead, so such a file costs one READ once; and small files (scripts, configuration,
+/// locks, small databases) are the ones that are read and rewritten in place. Larger ones are mostly programs and
+/// libraries, whose pages are worth sharing between mounts.
+const CACHED_UP_TO: u64 = 128 * 1024;
+
+/// How an open file is to be answered.
+enum Opened {
+    Cached {
+        keep: bool,
+    },
+    Direct(Arc<BackingId>),
+    /// Under this number it can no longer be opened that way: the kernel is to look the name up again.
+    Elsewhere,
+}
+
+/// Registers a backing file with the kernel.
+trait Register {
+    fn register(&self, fd: BorrowedFd<'_>) -> std::io::Result<BackingId>;
+}
+
+impl Register for ReplyOpen {
+    fn register(&self, fd: BorrowedFd<'_>) -> std::io::Result<BackingId> {
+        self.open_backing(fd)
+    }
+}
+
+impl Register for ReplyCreate {
+    fn register(&self, fd: BorrowedFd<'_>) -> std::io::Result<BackingId> {
+        self.open_backing(fd)
+    }
+}
+
+/// True if the flags of an open ask for more than reading.
+pub(crate) fn is_writing(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0
+}
+
+/// True if the descriptor will be able to write.
+fn can_write(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+impl Server {
+    /// OPEN of an existing file.
+    pub(crate) fn open(&self, caller: Caller, ino: INodeNo, flags: i32, reply: ReplyOpen) {
+        match self.try_open(caller, ino, flags, &reply) {
+            Ok(Opened::Cached { keep }) => {
+                reply.opened(FileHandle(0), cached_flags(keep));
+            }
+            Ok(Opened::Direct(id)) => {
+                reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_NOFLUSH, &id);
+            }
+            Ok(Opened::Elsewhere) => reply.error(Errno::ESTALE),
+            Err(error) => reply.error(self.refusal("open", &error)),
+        }
+    }
+
+    fn try_open(
+        &self,
+        caller: Caller,
+        ino: INodeNo,
+        flags: i32,
+        register: &dyn Register,
+    ) -> Result<Opened> {
+        let node = self.node(ino)?;
+        View::require_file(&node, "open")?;
+        if is_writing(flags) {
+            let truncate = flags & libc::O_TRUNC != 0;
+            self.view.prepare_write(&node, truncate)?;
+            if truncate && !caller.keeps_set_id(&self.view, &node)? {
+                self.view.strip_set_id(&node)?;
+            }
+        }
+        let id = convert::node_id(ino);
+        let face = self.faces.of(id);
+        let mut face = face.lock();
+        // Read with the face locked: either an open below sees the upper's bytes, or the writer who brought them there
+        // sees this open.
+        let in_upper = node.data_in_upper();
+        let opened = match &face.way {
+            Way::Cached => Opened::Cached {
+                keep: !face.pages_stale && !self.mutable,
+            },
+            Way::Direct(backing) if backing.in_upper == in_upper => {
+                Opened::Direct(backing.id.clone())
+            }
+            Way::Direct(_) => {
+                drop(face);
+                self.renumber(&node, id);
+                return Ok(Opened::Elsewhere);
+            }
+            Way::Closed => self.choose_way(&mut face, &node, id, register)?,
+        };
+        face.opens += 1;
+        if can_write(flags) {
+            face.writers += 1;
+        }
+        Ok(opened)
+    }
+
+    /// Decides how a file that is not open yet is opened.
+    fn choose_way(
+        &self,
+        face: &mut Face,
+        node: &NodeRef,
+        id: NodeId,
+        register: &dyn Register,
+    ) -> Result<Opened> {
+        if self.passthrough() {
+            let in_upper = node.data_in_upper();
+            if let Some(backing) = self.faces.kept(id).filter(|kept| kept.in_upper == in_upper) {
+                return Ok(Self::go_direct(face, backing));
+            }
+            let (handle, in_upper) = self.view.data_handle(node)?;
+            let size = rustix::fs::fstat(&handle).op("open")?.st_size;
+            let small = u64::try_from(size).unwrap_or(0) <= CACHED_UP_TO;
+            if (in_upper || !small || self.mutable)
+                && let Some(backing) = self.register(handle.as_fd(), in_upper, register)
+            {
+                self.faces.keep(id, backing.clone());
+                return Ok(Self::go_direct(face, backing));
+            }
+        }
+        let keep = !face.pages_stale && !self.mutable;
+        face.pages_stale = false;
+        face.way = Way::Cached;
+        Ok(Opened::Cached { keep })
+    }
+
+    fn go_direct(face: &mut Face, backing: Backing) -> Opened {
+        let id = backing.id.clone();
+        face.pages_stale = true;
+        face.way = Way::Direct(backing);
+        Opened::Direct(id)
+    }
+
+    fn register(
+        &self,
+        file: BorrowedFd<'_>,
+        in_upper: bool,
+        register: &dyn Register,
+    ) -> Option<Backing> {
+        match register.register(file) {
+            Ok(id) => Some(Backing {
+                id: Arc::new(id),
+                in_upper,
+            }),
+            Err(error) => {
+                if error.raw_os_error() == Some(libc::EPERM) || in_upper {
+                    // No right to it, or not for this upper; readers of lowers must then not have it either, or a
+                    // copied-up file would be known under two numbers with a page cache each.
+                    log::info!("file data goes through the server: passthrough refused: {error}");
+                    self.passthrough.store(false, Ordering::Relaxed);
+                } else {
+                    log::debug!("passthrough refused for one file: {error}");
+                }
+                None
+            }
+        }
+    }
+
+    /// Answers CREATE with a file just made.
+    pub(crate) fn created(&self, node: &NodeRef, file: &Handle, flags: i32, reply: ReplyCreate) {
+        let id = node.id();
+        let attr = match self.view.attr(node) {
+            Ok(attr) => convert::attr(&attr, id.0),
+            Err(error) => return reply.error(self.refusal("create", &error)),
+        };
+        let face = self.faces.of(id);
+        let mut face = face.lock();
+        let backing = if self.passthrough() && matches!(face.way, Way::Closed) {
+            self.register(file.as_fd(), true, &reply)
+        } else {
+            None
+        };
+        face.opens += 1;
+        if can_write(flags) {
+            face.writers += 1;
+        }
+        self.view.table.remember(id, node);
+        // The lifetime covers name and attributes. It is right for the attributes too: an empty file cannot be changed
+        // through a mapping before a request or a write(2) has made it longer, and these renew the attributes.
+        let ttl = self.entry_ttl();
+        let fh = FileHandle(0);
+        match backing {
+            Some(backing) => {
+                self.faces.keep(id, backing.clone());
+                let id = backing.id.clone();
+                Self::go_direct(&mut face, backing);
+                let flags = FopenFlags::FOPEN_NOFLUSH;
+                reply.created_passthrough(&ttl, &attr, GENERATION, fh, flags, &id);
+            }
+            None => {
+                face.way = Way::Cached;
+                reply.created(&ttl, &attr, GENERATION, fh, cached_flags(true));
+            }
+        }
+    }
+
+    /// RELEASE: one open less.
+    pub(crate) fn release(&self, ino: INodeNo, flags: i32) {
+        let id = convert::node_id(ino);
+        let Some(face) = self.faces.known(id) else {
+            return;
+        };
+        let mut face = face.lock();
+        face.opens = face.opens.saturating_sub(1);
+        if can_write(flags) {
+            face.writers = face.writers.saturating_sub(1);
+            face.maybe_mapped |= matches!(face.way, Way::Direct(_));
+        }
+        if face.opens == 0 {
+            let way = std::mem::take(&mut face.way);
+            let files = std::mem::take(&mut face.files);
+            drop(face);
+            drop((way, files));
+        }
+    }
+
+    /// The server's own descriptor of a file's bytes.
+    pub(crate) fn data(&self, ino: INodeNo, write: bool) -> Result<(NodeRef, Arc<OwnedFd>)> {
+        let node = self.node(ino)?;
+        let face = self.faces.of(convert::node_id(ino));
+        let file = self.data_of(&node, &face, write)?;
+        Ok((node, file))
+    }
+
+    fn data_of(&self, node: &NodeRef, face: &Mutex<Face>, write: bool) -> Result<Arc<OwnedFd>> {
+        let mut face = face.lock();
+        if write {
+            if let Some(file) = &face.files.write {
+                return Ok(file.clone());
+            }
+            if !node.data_in_upper() {
+                // Opened for writing means copied up: nothing else may be written.
+                return Err(Error::refused("write", Os::BADF));
+            }
+            let file = Arc::new(self.view.open_data(node, OFlags::RDWR)?.fd);
+            if face.opens > 0 {
+                face.files.write = Some(file.clone());
+            }
+            return Ok(file);
+        }
+        if let Some(file) = &face.files.write {
+            return Ok(file.clone());
+        }
+        let in_upper = node.data_in_upper();
+        if let Some(file) = &face.files.read
+            && face.files.in_upper == in_upper
+        {
+            return Ok(file.clone());
+        }
+        // A reader under the old number goes on seeing the lower's bytes, as its mappings do.
+        let data = self.view.open_data(node, OFlags::RDONLY)?;
+        let file = Arc::new(data.fd);
+        if face.opens > 0 {
+            face.files.read = Some(file.clone());
+            face.files.in_upper = data.in_upper;
+        }
+        Ok(file)
+    }
+}
+
+fn cached_flags(keep: bool) -> FopenFlags {
+    let flags = FopenFlags::FOPEN_NOFLUSH;
+    if keep {
+        flags | FopenFlags::FOPEN_KEEP_CACHE
+    } else {
+        flags
+    }
+}
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+}
+
+impl Caller {
+    /// True unless the file has set-id bits that this caller's write must clear.
+    pub(crate) fn keeps_set_id(self, view: &View, node: &NodeRef) -> Result<bool> {
+        const SET_ID: u32 = 0o6000;
+        let mode = view.object_stat(node)?.st_mode;
+        Ok(mode & SET_ID == 0 || crate::sys::caller::may_keep_set_id(self.pid, self.uid))
+    }
+}

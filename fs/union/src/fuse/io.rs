@@ -1,0 +1,134 @@
+//! Bytes in and out, for files whose data goes through the server.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use fuser::{Errno, INodeNo, ReplyEmpty, ReplyLseek, ReplyWrite};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::io::Errno as Os;
+
+use super::server::Server;
+use crate::error::{Context, Error, Result};
+
+/// Most bytes of one copy_file_range: the library's answer has 32 bits, and the caller asks again for the rest.
+const COPY_LIMIT: usize = 1 << 30;
+
+/// Reads until the buffer is full or the file ends.
+pub(crate) fn read_at(file: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let at = offset + filled as u64;
+        match rustix::io::pread(file, &mut buffer[filled..], at) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(Os::INTR) => {}
+            Err(errno) if filled == 0 => return Err(errno).op("read"),
+            Err(_) => break,
+        }
+    }
+    Ok(filled)
+}
+
+/// Writes everything; what was written before an error counts.
+pub(crate) fn write_at(file: &OwnedFd, data: &[u8], offset: u64) -> Result<usize> {
+    let mut done = 0;
+    while done < data.len() {
+        match rustix::io::pwrite(file, &data[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(length) => done += length,
+            Err(Os::INTR) => {}
+            Err(errno) if done == 0 => return Err(errno).op("write"),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+impl Server {
+    pub(crate) fn sync(self: &Arc<Self>, ino: INodeNo, datasync: bool, reply: ReplyEmpty) {
+        if self.view.features.volatile {
+            return reply.ok();
+        }
+        let node = match self.node(ino) {
+            Ok(node) if node.in_upper() => node,
+            // A lower has nothing to flush.
+            Ok(_) => return reply.ok(),
+            Err(error) => return reply.error(self.refusal("fsync", &error)),
+        };
+        self.run(true, move |server| {
+            let synced = server.view.sync(&node, datasync);
+            server.empty_reply("fsync", synced, reply);
+        });
+    }
+
+    pub(crate) fn fallocate(
+        self: &Arc<Self>,
+        ino: INodeNo,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.run(true, move |server| {
+            let done = server.data(ino, true).and_then(|(_, file)| {
+                let mode = FallocateFlags::from_bits_retain(u32::try_from(mode).unwrap_or(0));
+                rustix::fs::fallocate(&file, mode, offset, length).op("fallocate")
+            });
+            server.empty_reply("fallocate", done, reply);
+        });
+    }
+
+    pub(crate) fn lseek(&self, ino: INodeNo, offset: i64, whence: i32, reply: ReplyLseek) {
+        let from = match (whence, u64::try_from(offset)) {
+            (libc::SEEK_DATA, Ok(offset)) => SeekFrom::Data(offset),
+            (libc::SEEK_HOLE, Ok(offset)) => SeekFrom::Hole(offset),
+            _ => return reply.error(Errno::EINVAL),
+        };
+        // A descriptor of its own: the shared one has one offset for everybody.
+        let found = self.node(ino).and_then(|node| {
+            let file = self.view.open_data(&node, OFlags::RDONLY)?;
+            rustix::fs::seek(&file.fd, from).op("lseek")
+        });
+        match found {
+            Ok(offset) => reply.offset(i64::try_from(offset).unwrap_or(i64::MAX)),
+            Err(error) => reply.error(self.refusal("lseek", &error)),
+        }
+    }
+
+    pub(crate) fn copy_range(
+        self: &Arc<Self>,
+        (ino_in, offset_in): (INodeNo, u64),
+        (ino_out, offset_out): (INodeNo, u64),
+        length: u64,
+        reply: ReplyWrite,
+    ) {
+        self.run(true, move |server| {
+            let copied = server.try_copy_range((ino_in, offset_in), (ino_out, offset_out), length);
+            match copied {
+                Ok(length) => reply.written(u32::try_from(length).unwrap_or(u32::MAX)),
+                Err(error) => reply.error(server.refusal("copy_file_range", &error)),
+            }
+        });
+    }
+
+    fn try_copy_range(
+        &self,
+        (ino_in, mut offset_in): (INodeNo, u64),
+        (ino_out, mut offset_out): (INodeNo, u64),
+        length: u64,
+    ) -> Result<usize> {
+        let (_, from) = self.data(ino_in, false)?;
+        let (_, to) = self.data(ino_out, true)?;
+        let length = usize::try_from(length)
+            .unwrap_or(COPY_LIMIT)
+            .min(COPY_LIMIT);
+        let (at_in, at_out) = (Some(&mut offset_in), Some(&mut offset_out));
+        match rustix::fs::copy_file_range(from.as_fd(), at_in, to.as_fd(), at_out, length) {
+            // Two layers on two file systems: the kernel is to copy through us.
+            Err(Os::XDEV | Os::NOSYS | Os::OPNOTSUPP) => {
+                Err(Error::refused("copy_file_range", Os::OPNOTSUPP))
+            }
+            other => other.op("copy_file_range"),
+        }
+    }
+}

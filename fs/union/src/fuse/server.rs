@@ -1,0 +1,222 @@
+//! The server's state, shared by all requests.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use fuser::{Errno, INodeNo, Notifier, Request};
+use rustix::io::Errno as Os;
+
+use super::convert;
+use super::counters::{Counters, Op};
+use super::faces::Faces;
+use super::pool::Pool;
+use crate::attr::Attr;
+use crate::error::{Error, Result};
+use crate::node::{NodeId, NodeRef};
+use crate::sys::ids::Owner;
+use crate::view::View;
+
+/// For ever, as far as anybody will notice: ten years.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 86400);
+
+/// How long what is known of a layer that may change below us is believed.
+const MUTABLE: Duration = Duration::from_secs(1);
+
+/// Serves one mount.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) view: Arc<View>,
+    pub(crate) faces: Faces,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) pool: Pool,
+    pub(crate) notifier: OnceLock<Notifier>,
+    /// Whether the kernel may be given backing files; cleared when it turns out that it will not take them.
+    pub(crate) passthrough: AtomicBool,
+    pub(crate) acl: bool,
+    /// Some layer may change below us.
+    pub(crate) mutable: bool,
+}
+
+impl Server {
+    pub(crate) fn new(
+        view: Arc<View>,
+        counters: Arc<Counters>,
+        passthrough: bool,
+        acl: bool,
+    ) -> Self {
+        let mutable = view.has_mutable_lower();
+        Self {
+            view,
+            faces: Faces::new(),
+            counters,
+            pool: Pool::new(),
+            notifier: OnceLock::new(),
+            passthrough: AtomicBool::new(passthrough),
+            acl,
+            mutable,
+        }
+    }
+
+    pub(crate) fn count(&self, op: Op) {
+        self.counters.count(op);
+    }
+
+    /// The node a request is about.
+    pub(crate) fn node(&self, ino: INodeNo) -> Result<NodeRef> {
+        let id = convert::node_id(ino);
+        if id == NodeId::ROOT {
+            return Ok(self.view.root());
+        }
+        self.view
+            .table
+            .known(id)
+            .ok_or(Error::refused("find node", Os::STALE))
+    }
+
+    /// How long a name stays true.
+    pub(crate) fn entry_ttl(&self) -> Duration {
+        if self.mutable { MUTABLE } else { FOREVER }
+    }
+
+    /// How long attributes told under `id` stay true.
+    pub(crate) fn attr_ttl(&self, node: &NodeRef, id: NodeId) -> Duration {
+        if node.id() != id && id != NodeId::ROOT || (id.0 != node.ino) {
+            // Known to the kernel under two numbers: what changes under one it does not see under the other.
+            return Duration::ZERO;
+        }
+        if node.kind == rustix::fs::FileType::RegularFile && self.written_past_us(node, id) {
+            return Duration::ZERO;
+        }
+        if self.mutable && !node.in_upper() {
+            MUTABLE
+        } else {
+            FOREVER
+        }
+    }
+
+    /// True while the file may change without the kernel's FUSE side noticing: through a shared mapping of a backing
+    /// file, for which no request is ever sent.
+    fn written_past_us(&self, node: &NodeRef, id: NodeId) -> bool {
+        let Some(face) = self.faces.known(id) else {
+            return false;
+        };
+        let mut face = face.lock();
+        if face.writers > 0 && matches!(face.way, super::faces::Way::Direct(_)) {
+            return true;
+        }
+        if !face.maybe_mapped {
+            return false;
+        }
+        // Closed: only a mapping that outlived its descriptor may still write. While one lives the backing file counts
+        // as open for writing.
+        let open = self.view.data_open_for_writing(node).unwrap_or(true);
+        face.maybe_mapped = open;
+        open
+    }
+
+    /// Attributes, as an answer to GETATTR and SETATTR has them.
+    pub(crate) fn attr_reply(
+        &self,
+        node: &NodeRef,
+        id: NodeId,
+        reply: fuser::ReplyAttr,
+        attr: Result<Attr>,
+    ) {
+        match attr {
+            Ok(attr) => {
+                let ttl = self.attr_ttl(node, id);
+                reply.attr(&ttl, &convert::attr(&attr, attr.ino));
+            }
+            Err(error) => reply.error(self.refusal("getattr", &error)),
+        }
+    }
+
+    /// Gives the kernel a node as the answer to a request for a name.
+    pub(crate) fn entry_reply(&self, found: Result<Option<NodeRef>>, reply: fuser::ReplyEntry) {
+        let found = found.and_then(|node| {
+            node.map(|node| self.view.attr(&node).map(|attr| (node, attr)))
+                .transpose()
+        });
+        match found {
+            Ok(Some((node, attr))) => {
+                let id = node.id();
+                let ttl = self.attr_ttl(&node, id);
+                // Before the answer: the kernel may forget the node at once.
+                self.view.table.remember(id, &node);
+                let attr = convert::attr(&attr, id.0);
+                reply.entry_with_ttls(&ttl, &self.entry_ttl(), &attr, GENERATION);
+            }
+            Ok(None) => reply.entry(&self.entry_ttl(), &convert::negative(), GENERATION),
+            Err(error) => reply.error(self.refusal("entry", &error)),
+        }
+    }
+
+    pub(crate) fn empty_reply(
+        &self,
+        op: &'static str,
+        result: Result<()>,
+        reply: fuser::ReplyEmpty,
+    ) {
+        match result {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(self.refusal(op, &error)),
+        }
+    }
+
+    /// The errno of a failed request; failures that no caller can have caused are logged.
+    pub(crate) fn refusal(&self, op: &'static str, error: &Error) -> Errno {
+        if matches!(
+            error.errno(),
+            libc::EIO | libc::EBADF | libc::ENFILE | libc::EMFILE
+        ) {
+            log::error!("{op}: {error}");
+        } else {
+            log::debug!("{op}: {error}");
+        }
+        convert::errno(error)
+    }
+
+    /// Tells the kernel that what it knows of a node's attributes is old. Never waits.
+    pub(crate) fn attributes_changed(&self, id: NodeId) {
+        let Some(notifier) = self.notifier.get() else {
+            return;
+        };
+        // A negative offset leaves the cached pages alone.
+        if let Err(error) = notifier.inval_inode(INodeNo(id.0), -1, 0) {
+            log::debug!("invalidate attributes of {}: {error}", id.0);
+        }
+    }
+
+    /// Gives the node another number, under which the kernel knows nothing of it yet.
+    pub(crate) fn renumber(&self, node: &NodeRef, old: NodeId) {
+        if node.id() == old {
+            node.set_id(self.view.table.extra_id());
+        }
+        self.attributes_changed(old);
+    }
+
+    pub(crate) fn passthrough(&self) -> bool {
+        self.passthrough.load(Ordering::Relaxed)
+    }
+
+    /// Runs a request here, or on a thread of its own if it may take long.
+    pub(crate) fn run(self: &Arc<Self>, slow: bool, job: impl FnOnce(&Arc<Self>) + Send + 'static) {
+        if slow {
+            let this = self.clone();
+            self.pool.run(Box::new(move || job(&this)));
+        } else {
+            job(self);
+        }
+    }
+
+    pub(crate) fn owner(request: &Request) -> Owner {
+        Owner {
+            uid: request.uid(),
+            gid: request.gid(),
+        }
+    }
+}
+
+/// Numbers are not reused while the kernel knows them, so one generation is enough.
+pub(crate) const GENERATION: fuser::Generation = fuser::Generation(0);

@@ -1,0 +1,297 @@
+//! Removing names, and giving objects more of them.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::copyup::Need;
+use crate::create::{is_whiteout, place};
+use crate::dirs::DirKey;
+use crate::error::{Context, Error, Result};
+use crate::getattr::Handle;
+use crate::node::{Link, NodeRef, State, lock_names};
+use crate::sys::{object, open};
+use crate::view::View;
+use crate::work::Work;
+
+impl View {
+    /// Removes a name of something that is no directory.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EISDIR`, `EROFS`, or a failed system call.
+    pub fn unlink(&self, parent: &NodeRef, name: &OsStr) -> Result<()> {
+        let work = self.require_writable("unlink")?;
+        loop {
+            let node = self.existing(parent, name, "unlink")?;
+            if node.is_dir() {
+                return Err(Error::refused("unlink", Errno::ISDIR));
+            }
+            self.keep_other_links(&node)?;
+            let dir = self.upper_parent(parent)?;
+            let _names = parent.names.write();
+            if !self.still(parent, name, &node)? || self.has_links_below(&node) {
+                continue;
+            }
+            let kept = self.keep_object(&node)?;
+            let whiteout = self.lower_has(parent, name)?;
+            let mut state = node.state.write();
+            remove_name(work, dir.as_fd(), name, whiteout, state.upper.is_some())?;
+            self.name_lost(&mut state, parent, name, kept)?;
+            drop(state);
+            self.listings.removed(parent, name);
+            return Ok(());
+        }
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`, `EROFS`, or a failed system call.
+    pub fn rmdir(&self, parent: &NodeRef, name: &OsStr) -> Result<()> {
+        let work = self.require_writable("rmdir")?;
+        loop {
+            let node = self.existing(parent, name, "rmdir")?;
+            if !node.is_dir() {
+                return Err(Error::refused("rmdir", Errno::NOTDIR));
+            }
+            let dir = self.upper_parent(parent)?;
+            let own = self.upper_dir(&node)?;
+            let _names = lock_names(&[parent, &node]);
+            if !self.still(parent, name, &node)? || own.is_some() != node.in_upper() {
+                continue;
+            }
+            if !self.is_empty_locked(&node)? {
+                return Err(Error::refused("rmdir", Errno::NOTEMPTY));
+            }
+            let whiteout = self.lower_has(parent, name)?;
+            let mut state = node.state.write();
+            remove_dir_name(work, dir.as_fd(), name, whiteout, own.is_some())?;
+            self.dir_lost(&node, &mut state, own);
+            drop(state);
+            self.listings.removed(parent, name);
+            return Ok(());
+        }
+    }
+
+    /// Gives an object one more name.
+    ///
+    /// # Errors
+    /// `EPERM` for a directory, `EEXIST`, `EROFS`, `EMLINK`, or a failed system call.
+    pub fn link(&self, node: &NodeRef, parent: &NodeRef, name: &OsStr) -> Result<()> {
+        let work = self.require_writable("link")?;
+        if node.is_dir() {
+            return Err(Error::refused("link", Errno::PERM));
+        }
+        self.check_new_name(name)?;
+        if node.is_removed() && !node.in_upper() {
+            return Err(Error::refused("link", Errno::NOENT));
+        }
+        self.copy_up(node, Need::Attributes)?;
+        self.fix_data_place(node)?;
+        let dir = self.upper_parent(parent)?;
+        let _names = parent.names.write();
+        let spot = self.free_spot(parent, dir.as_fd(), name)?;
+        let object = self
+            .upper_object(node)?
+            .ok_or(Error::refused("link", Errno::STALE))?;
+        if spot.whiteout {
+            let temp = work.fresh_temp();
+            object::link(object.as_fd(), work.fd(), &temp.name).op("link")?;
+            place(work, temp, &spot, false)?;
+        } else {
+            object::link(object.as_fd(), spot.dir, spot.name).op("link")?;
+        }
+        let mut state = node.state.write();
+        state.links.push(Link {
+            parent: parent.clone(),
+            name: name.to_owned(),
+        });
+        state.removed = false;
+        if let Some(upper) = &mut state.upper {
+            upper.orphan = None;
+        }
+        drop(state);
+        self.listings.added(parent, name);
+        Ok(())
+    }
+
+    /// The node of a name that must be there.
+    pub(crate) fn existing(
+        &self,
+        parent: &NodeRef,
+        name: &OsStr,
+        op: &'static str,
+    ) -> Result<NodeRef> {
+        self.lookup(parent, name)?
+            .ok_or(Error::refused(op, Errno::NOENT))
+    }
+
+    /// True if a name still leads to a node. The caller holds the parent's name lock.
+    pub(crate) fn still(&self, parent: &NodeRef, name: &OsStr, node: &NodeRef) -> Result<bool> {
+        let now = self.lookup_locked(parent, name)?;
+        Ok(now.is_some_and(|now| Arc::ptr_eq(&now, node)))
+    }
+
+    /// Before one of several names of a lower file goes: brings the file up with all of them, so that those which stay
+    /// are right in number, also after the next mount.
+    pub(crate) fn keep_other_links(&self, node: &NodeRef) -> Result<()> {
+        if self.has_links_below(node) {
+            self.copy_up(node, Need::Attributes)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn has_links_below(&self, node: &NodeRef) -> bool {
+        node.stack
+            .file()
+            .is_some_and(|file| file.linked && !self.lowers[usize::from(file.layer)].mutable)
+            && !node.in_upper()
+    }
+
+    /// A handle that keeps the upper object of a node that may be about to lose its last name.
+    pub(crate) fn keep_object(&self, node: &NodeRef) -> Result<Option<Arc<OwnedFd>>> {
+        Ok(match self.upper_object(node)? {
+            Some(Handle::Own(fd)) => Some(Arc::new(fd)),
+            Some(Handle::Shared(fd)) => Some(fd),
+            None => None,
+        })
+    }
+
+    /// Notes in a node's state that a name has gone.
+    pub(crate) fn name_lost(
+        &self,
+        state: &mut State,
+        parent: &NodeRef,
+        name: &OsStr,
+        kept: Option<Arc<OwnedFd>>,
+    ) -> Result<()> {
+        state
+            .links
+            .retain(|link| link.parent.serial != parent.serial || link.name != name);
+        let Some(upper) = &mut state.upper else {
+            state.removed = state.links.is_empty();
+            return Ok(());
+        };
+        if let Some(kept) = kept {
+            let stat = rustix::fs::fstat(&kept).op("unlink")?;
+            if stat.st_nlink == 0 {
+                state.removed = true;
+                self.table.release_upper(upper.dev, upper.ino);
+            }
+            if state.links.is_empty() {
+                upper.orphan = Some(kept);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes in a directory's state that it has gone.
+    pub(crate) fn dir_lost(&self, node: &NodeRef, state: &mut State, own: Option<Arc<OwnedFd>>) {
+        state.links.clear();
+        state.removed = true;
+        if let Some(upper) = &mut state.upper {
+            self.table.release_upper(upper.dev, upper.ino);
+            upper.orphan = own;
+        }
+        self.dirs.remove(&DirKey::Upper(node.serial));
+    }
+
+    /// An upper file whose data is still below is found there by its path: before it gets another name or place, that
+    /// path is written down with it; or the data comes up, where redirects may not be written.
+    pub(crate) fn fix_data_place(&self, node: &NodeRef) -> Result<()> {
+        let metacopy = node
+            .state
+            .read()
+            .upper
+            .as_ref()
+            .is_some_and(|upper| upper.metacopy);
+        let Some(file) = node.stack.file().filter(|_| metacopy) else {
+            return Ok(());
+        };
+        let mut path = vec![b'/'];
+        path.extend_from_slice(&file.path());
+        if !self.features.redirect_dir || path.len() > crate::rename::REDIRECT_LIMIT {
+            return self.copy_up(node, Need::ALL);
+        }
+        let object = self
+            .upper_object(node)?
+            .ok_or(Error::refused("rename", Errno::STALE))?;
+        self.set_redirect(object.as_fd(), &path)
+    }
+}
+
+/// Removes a name of an upper directory, leaving a whiteout if something below would show.
+fn remove_name(
+    work: &Work,
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    whiteout: bool,
+    present: bool,
+) -> Result<()> {
+    if !present {
+        // Only below: the whiteout is all there is to make.
+        return work.link_whiteout(dir, name).op("unlink");
+    }
+    if !whiteout {
+        return rustix::fs::unlinkat(dir, name, AtFlags::empty()).op("unlink");
+    }
+    let temp = work.whiteout()?;
+    rustix::fs::renameat(work.fd(), &temp.name, dir, name).op("unlink")?;
+    temp.keep();
+    Ok(())
+}
+
+/// As [`remove_name`] for a directory that is empty in the view; its upper part may still hold whiteouts.
+fn remove_dir_name(
+    work: &Work,
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    whiteout: bool,
+    present: bool,
+) -> Result<()> {
+    if !present {
+        return work.link_whiteout(dir, name).op("rmdir");
+    }
+    if whiteout {
+        let temp = work.whiteout()?;
+        // They change places; what was the directory goes with `temp`.
+        let flags = RenameFlags::EXCHANGE;
+        return rustix::fs::renameat_with(work.fd(), &temp.name, dir, name, flags).op("rmdir");
+    }
+    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {
+            let temp = work.fresh_temp();
+            rustix::fs::renameat(dir, name, work.fd(), &temp.name).op("rmdir")
+        }
+        other => other.op("rmdir"),
+    }
+}
+
+/// Removes the whiteouts from an upper directory that is empty in the view. It must not let anything show through.
+pub(crate) fn clear_whiteouts(dir: BorrowedFd<'_>) -> Result<()> {
+    let readable = open::reopen(
+        dir,
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY,
+    )
+    .op("clear directory")?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::new(readable).op("clear directory")? {
+        let entry = entry.op("clear directory")?;
+        let name = entry.file_name().to_owned();
+        if name.as_bytes() != b"." && name.as_bytes() != b".." {
+            names.push(name);
+        }
+    }
+    for name in names {
+        let name: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(name.as_bytes());
+        if !is_whiteout(dir, name).op("clear directory")? {
+            return Err(Error::refused("clear directory", Errno::NOTEMPTY));
+        }
+        rustix::fs::unlinkat(dir, name, AtFlags::empty()).op("clear directory")?;
+    }
+    Ok(())
+}

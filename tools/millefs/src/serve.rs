@@ -1,0 +1,118 @@
+//! Mounting and serving until the mount ends.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use log::{LevelFilter, Log, Metadata, Record};
+use mille_union::fuse::{MountOptions, Mounted, Via, mount};
+use mille_union::{Access, Config, Features, Lower, MarkSpace, Ownership, Upper, View};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::background;
+use crate::options::Options;
+
+/// Mounts as asked and returns when the file system is unmounted.
+pub(crate) fn serve(options: Options, in_background: bool) -> Result<()> {
+    log::set_logger(&Stderr).context("set up messages")?;
+    log::set_max_level(if options.debug { LevelFilter::Debug } else { LevelFilter::Warn });
+    for word in &options.ignored {
+        log::warn!("option {} is not known and ignored", word.display());
+    }
+    // Before any thread exists, so that all inherit the mask and only the waiting thread sees them.
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().context("block signals")?;
+    let mountpoint = std::path::absolute(&options.mountpoint)
+        .with_context(|| options.mountpoint.display().to_string())?;
+    let mount_options = mount_options(&options);
+    let view = View::open(config(options)).context("open layers")?;
+    let mounted = mount(view, &mountpoint, &mount_options)
+        .with_context(|| format!("mount on {}", mountpoint.display()))?;
+    // The first answer to a question through the mount shows that it works; only then may the caller go on.
+    rustix::fs::statvfs(&mountpoint).with_context(|| mountpoint.display().to_string())?;
+    if in_background {
+        background::detach()?;
+        background::ready()?;
+    }
+    wait(mounted, signals, &mountpoint)
+}
+
+fn config(options: Options) -> Config {
+    let privileged = is_first_user_namespace() && nix::unistd::geteuid().is_root();
+    let space = if privileged && !options.userxattr { MarkSpace::Trusted } else { MarkSpace::User };
+    let redirects = options.redirect_dir.unwrap_or(space == MarkSpace::Trusted);
+    let upper = match (options.upper, options.work) {
+        (Some(dir), Some(work)) => Some(Upper {
+            dir,
+            work,
+            access: if options.read_only { Access::Observe } else { Access::Exclusive },
+        }),
+        _ => None,
+    };
+    let lower = |path| Lower { aufs: true, ..Lower::at(path) };
+    Config {
+        lowers: options.lowers.into_iter().map(lower).collect(),
+        upper,
+        space,
+        ownership: Ownership::Real,
+        features: Features {
+            redirect_dir: redirects,
+            metacopy: options.metacopy.unwrap_or(false),
+            volatile: options.volatile,
+            ..Features::default()
+        },
+    }
+}
+
+fn mount_options(options: &Options) -> MountOptions {
+    let root = nix::unistd::geteuid().is_root();
+    let name = |word: &std::ffi::OsString| word.to_string_lossy().into_owned();
+    MountOptions {
+        fsname: options.source.as_ref().map_or_else(|| "millefs".to_owned(), name),
+        subtype: "millefs".to_owned(),
+        allow_other: options.allow_other.unwrap_or(root),
+        read_only: options.read_only || options.upper.is_none(),
+        via: if root { Via::Direct } else { Via::Fusermount },
+        kernel_options: options.kernel.iter().map(name).collect(),
+        ..MountOptions::default()
+    }
+}
+
+/// The first user namespace maps every id to itself.
+fn is_first_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Serves until somebody unmounts, or a signal asks for it.
+fn wait(mounted: Mounted, signals: SigSet, mountpoint: &Path) -> Result<()> {
+    let mounted = Arc::new(mounted);
+    let asked = Arc::clone(&mounted);
+    let watcher = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            log::info!("{signal}: unmounting");
+            if let Err(error) = asked.unmount() {
+                log::error!("unmount: {error}");
+            }
+        }
+    });
+    watcher.context("start the signal thread")?;
+    mounted.wait().with_context(|| format!("serve {}", mountpoint.display()))
+}
+
+/// Messages go to standard error, which is gone once in the background.
+struct Stderr;
+
+impl Log for Stderr {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            eprintln!("millefs: {}", record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
