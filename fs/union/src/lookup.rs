@@ -1,7 +1,7 @@
 //! Which object a name of a merged directory is.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -138,7 +138,7 @@ impl View {
 
     fn find_below_upper(
         &self,
-        dir: std::os::fd::BorrowedFd<'_>,
+        dir: BorrowedFd<'_>,
         name: &OsStr,
         stat: Stat,
         parent: &NodeRef,
@@ -273,39 +273,8 @@ impl View {
                 Probe::Whiteout => return Ok(Finding::Whiteout),
                 Probe::Object(stat) => stat,
             };
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind == FileType::Directory {
-            let path: Arc<[u8]> = join(dir, name).into();
-            let marks = match self.lower_dir(layer, &path)? {
-                Some(handle) => dir_marks(handle.as_fd(), &lower.dialects)?,
-                // Covered by another mount: an empty directory.
-                None => DirMarks::default(),
-            };
-            let DirMarks {
-                opaque,
-                redirect,
-                implied,
-            } = marks;
-            if redirect.is_some() {
-                self.redirects_met.store(true, Ordering::Relaxed);
-            }
-            let (dev, ino) = (stat.st_dev, stat.st_ino);
-            seen.push(Seen::Dir(
-                LowerDir {
-                    layer,
-                    path,
-                    opaque,
-                    implied,
-                    dev,
-                    ino,
-                },
-                stat,
-            ));
-            return Ok(Finding::Dir {
-                opaque: opaque == Opaque::Yes,
-                redirect,
-                implied,
-            });
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return self.look_at_dir(layer, join(dir, name).into(), stat, seen);
         }
         let file = LowerFile {
             layer,
@@ -316,26 +285,75 @@ impl View {
             linked: stat.st_nlink > 1,
             data: None,
         };
-        let finding = if kind != FileType::RegularFile {
-            Finding::Other
-        } else if lower.plain {
-            Finding::File {
-                metacopy: false,
-                redirect: None,
-            }
-        } else {
-            let object = self
-                .retry_short_of_fds(|| open::handle(handle.as_fd(), name))
-                .op("open in lower")?;
-            let marks = file_marks(object.as_fd(), self.space)?;
-            let redirect = marks.redirect.filter(|_| marks.metacopy);
-            Finding::File {
-                metacopy: marks.metacopy,
-                redirect,
-            }
-        };
+        let finding = self.file_finding(handle.as_fd(), name, &stat, lower.plain)?;
         seen.push(Seen::File(file, stat));
         Ok(finding)
+    }
+
+    fn look_at_dir(
+        &self,
+        layer: u16,
+        path: Arc<[u8]>,
+        stat: Stat,
+        seen: &mut Vec<Seen>,
+    ) -> Result<Finding> {
+        let marks = match self.lower_dir(layer, &path)? {
+            Some(handle) => dir_marks(handle.as_fd(), &self.lowers[usize::from(layer)].dialects)?,
+            // Covered by another mount: an empty directory.
+            None => DirMarks::default(),
+        };
+        let DirMarks {
+            opaque,
+            redirect,
+            implied,
+        } = marks;
+        if redirect.is_some() {
+            self.redirects_met.store(true, Ordering::Relaxed);
+        }
+        let (dev, ino) = (stat.st_dev, stat.st_ino);
+        seen.push(Seen::Dir(
+            LowerDir {
+                layer,
+                path,
+                opaque,
+                implied,
+                dev,
+                ino,
+            },
+            stat,
+        ));
+        Ok(Finding::Dir {
+            opaque: opaque == Opaque::Yes,
+            redirect,
+            implied,
+        })
+    }
+
+    fn file_finding(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        stat: &Stat,
+        plain: bool,
+    ) -> Result<Finding> {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(Finding::Other);
+        }
+        if plain {
+            return Ok(Finding::File {
+                metacopy: false,
+                redirect: None,
+            });
+        }
+        let object = self
+            .retry_short_of_fds(|| open::handle(dir, name))
+            .op("open in lower")?;
+        let marks = file_marks(object.as_fd(), self.space)?;
+        let redirect = marks.redirect.filter(|_| marks.metacopy);
+        Ok(Finding::File {
+            metacopy: marks.metacopy,
+            redirect,
+        })
     }
 
     /// Turns the answer of a lookup into what a node is made of.

@@ -113,7 +113,7 @@ impl Filesystem for Adapter {
         let by_path = fh.is_none();
         let slow = server.is_slow(&node, size.is_some());
         server.run(slow, move |server| {
-            server.setattr(caller, ino, &node, change, by_path, reply)
+            server.setattr(caller, ino, &node, change, by_path, reply);
         });
     }
 

@@ -18,6 +18,9 @@ const DOT_DOT: u64 = 2;
 /// Names taken from a listing at a time: a 32 KiB buffer holds about 200 entries with attributes.
 const BATCH: usize = 256;
 
+/// Takes an entry (cookie, name, node unless it is `.` or `..`, attributes); true if there was no room for it.
+type Add<'a> = dyn FnMut(u64, &OsStr, Option<&NodeRef>, &Attr) -> bool + 'a;
+
 impl Server {
     pub(crate) fn readdirplus(&self, ino: INodeNo, offset: u64, mut reply: ReplyDirectoryPlus) {
         let mut add = |cookie: u64, name: &OsStr, node: Option<&NodeRef>, attr: &Attr| {
@@ -67,12 +70,7 @@ impl Server {
     }
 
     /// Gives the entries after an offset to `add` until that says that there is no more room.
-    fn walk(
-        &self,
-        ino: INodeNo,
-        offset: u64,
-        add: &mut dyn FnMut(u64, &OsStr, Option<&NodeRef>, &Attr) -> bool,
-    ) -> Result<()> {
+    fn walk(&self, ino: INodeNo, offset: u64, add: &mut Add<'_>) -> Result<()> {
         let dir = self.node(ino)?;
         if offset < DOT && add(DOT, OsStr::new("."), None, &self.view.attr(&dir)?) {
             return Ok(());

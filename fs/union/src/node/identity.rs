@@ -54,7 +54,7 @@ impl InoPlan {
     pub(crate) fn preferred(&self, dev: u64, ino: u64) -> Option<u64> {
         let place = u64::try_from(self.devices.iter().position(|&known| known == dev)?).ok()?;
         // 0 is nothing and 1 the root; bit 63 marks the other ranges.
-        let fits = ino >= 2 && ino < 1 << DEVICE_SHIFT && place < 1 << (63 - DEVICE_SHIFT);
+        let fits = (2..1 << DEVICE_SHIFT).contains(&ino) && place < 1 << (63 - DEVICE_SHIFT);
         fits.then_some(place << DEVICE_SHIFT | ino)
     }
 

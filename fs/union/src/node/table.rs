@@ -180,7 +180,7 @@ impl Table {
         };
         for ino in [kept, wanted, preferred].into_iter().flatten() {
             let mut shard = self.shard(&self.by_ino, &ino).lock();
-            if !shard.get(&ino).is_some_and(|node| node.strong_count() > 0) {
+            if shard.get(&ino).is_none_or(|node| node.strong_count() == 0) {
                 let node = build(ino);
                 shard.insert(ino, Arc::downgrade(&node));
                 return node;
