@@ -16,5 +16,6 @@ mod fuzz;
 mod hostile;
 mod kit;
 mod marks;
+mod namespace;
 mod semantics;
 mod walking;
