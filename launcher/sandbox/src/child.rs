@@ -88,7 +88,7 @@ impl Launch {
     }
 
     /// Kills and reaps what there is, and returns the error.
-    fn abandon(mut self, failure: Failure) -> SpawnError {
+    pub(crate) fn abandon(mut self, failure: Failure) -> SpawnError {
         self.child.discard();
         SpawnError::new(self.verb, failure)
     }

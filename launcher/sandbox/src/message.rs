@@ -12,8 +12,9 @@
 //!      |------------------- Start ------------------------>|   only when the launcher holds it
 //!      |<---------------- end of file ---------------------|   execve has closed the last copy
 //! ```
-//! Guard and new process may send `Failed` instead of any message of theirs; it is their last. The end of file before
-//! `Ready` means that they died.
+//! Without the byte the new process does not wait for the guard: `Born` may come after any of its messages, also after
+//! the last. Guard and new process may send `Failed` instead of any message of theirs; it is their last. The end of file
+//! before `Ready` means that they died.
 
 use crate::{Failure, Warning};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -18,7 +18,7 @@ use crate::init::Start;
 use crate::message::{Channel, Message};
 use crate::plan::exec_steps;
 use crate::sys::{self, Forked};
-use crate::{ExecSpec, Failure, Plan, SpawnError, Stdio, Verb};
+use crate::{ExecSpec, Failure, Plan, SpawnError, Stdio, Verb, Warning};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::Pid;
 use rustix::fd::OwnedFd;
@@ -172,51 +172,77 @@ fn launch(job: &Job<'_>, io: Stdio, start: Start) -> Result<Prepared, SpawnError
     }
 }
 
+/// What has been heard so far. The guard's and the new process's messages may come in any order.
+#[derive(Default)]
+struct Heard {
+    born: Option<(Pid, OwnedFd)>,
+    pty: Option<OwnedFd>,
+    warnings: Vec<Warning>,
+    /// The last word of the new process, or of a guard that could not make one.
+    last: Option<Result<(), Failure>>,
+}
+
+impl Heard {
+    /// Listens until the process exists and has said its last word, or until nobody is left to say anything.
+    fn listen(channel: &Channel) -> Self {
+        let mut heard = Self::default();
+        while heard.born.is_none() || heard.last.is_none() {
+            match channel.receive() {
+                Ok(Some((Message::Born { pid }, Some(pidfd)))) => {
+                    heard.born = Some((Pid::from_raw(pid), pidfd));
+                }
+                Ok(Some((Message::Warning(warning), _))) => heard.warnings.push(warning),
+                Ok(Some((Message::Terminal, pty))) => heard.pty = pty,
+                Ok(Some((Message::Ready, _))) => heard.last = Some(Ok(())),
+                Ok(Some((Message::Failed(failure), _))) => heard.last = Some(Err(failure)),
+                Ok(Some((Message::Born { .. } | Message::Start, _)) | None) => break,
+                Err(errno) => {
+                    heard.last = Some(Err(Failure::system("receive", None, errno)));
+                    break;
+                }
+            }
+        }
+        heard
+    }
+}
+
 /// Listens to the new process until it is ready.
 fn until_ready(verb: Verb, channel: Channel, helper: i32) -> Result<Prepared, SpawnError> {
-    let mut child: Option<Child> = None;
-    let mut warnings = Vec::new();
-    let failure = loop {
-        match (channel.receive(), &mut child) {
-            (Ok(Some((Message::Born { pid }, Some(pidfd)))), _) => {
-                let pid = Pid::from_raw(pid);
-                child = Some(Child {
-                    pid,
-                    pidfd,
-                    pty: None,
-                    guard: Some(helper),
-                    status: None,
-                });
-            }
-            (Ok(Some((Message::Warning(warning), _))), _) => warnings.push(warning),
-            (Ok(Some((Message::Terminal, pty))), Some(child)) => child.pty = pty,
-            (Ok(Some((Message::Ready, _))), Some(_)) => break None,
-            (Ok(Some((Message::Failed(failure), _))), _) => break Some(failure),
-            (Ok(Some(_) | None), _) => break Some(Failure::Vanished),
-            (Err(errno), _) => break Some(Failure::system("receive", None, errno)),
-        }
+    let Heard {
+        born,
+        pty,
+        warnings,
+        last,
+    } = Heard::listen(&channel);
+    let last = last.unwrap_or(Err(Failure::Vanished));
+    let Some((pid, pidfd)) = born else {
+        // Without a process the helper has ended, or is about to.
+        reap_helper(Some(helper));
+        return Err(SpawnError::new(
+            verb,
+            last.err().unwrap_or(Failure::Vanished),
+        ));
     };
-    match (failure, child) {
-        (None, Some(mut child)) => {
-            if verb == Verb::Exec {
-                reap_helper(child.guard.take());
-            }
-            let launch = Launch {
-                verb,
-                child,
-                channel,
-            };
-            Ok(Prepared {
-                launch: Some(launch),
-                warnings,
-            })
-        }
-        (failure, child) => {
-            match child {
-                Some(mut child) => child.discard(),
-                None => reap_helper(Some(helper)),
-            }
-            Err(SpawnError::new(verb, failure.unwrap_or(Failure::Vanished)))
-        }
+    let mut child = Child {
+        pid,
+        pidfd,
+        pty,
+        guard: Some(helper),
+        status: None,
+    };
+    if verb == Verb::Exec {
+        reap_helper(child.guard.take());
+    }
+    let launch = Launch {
+        verb,
+        child,
+        channel,
+    };
+    match last {
+        Ok(()) => Ok(Prepared {
+            launch: Some(launch),
+            warnings,
+        }),
+        Err(failure) => Err(launch.abandon(failure)),
     }
 }

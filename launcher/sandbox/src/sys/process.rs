@@ -129,10 +129,25 @@ pub(crate) fn arrange_descriptors(keep: &[BorrowedFd<'_>]) -> Result<Vec<OwnedFd
 
 /// Gives every signal its default action: Rust programs ignore SIGPIPE, and an ignored signal stays ignored over
 /// `execve`.
+///
+/// By the bare system call, since the C library does not let its own two signals (32 and 33) be touched; it does not need
+/// them in a process with one thread that is about to become another program.
 pub(crate) fn reset_signal_handlers() {
-    // 32 and 33 belong to the C library, which refuses them; SIGKILL and SIGSTOP cannot be changed.
-    for signal in (1..=64).filter(|n| ![libc::SIGKILL, libc::SIGSTOP, 32, 33].contains(n)) {
-        // SAFETY: SIG_DFL is a valid action of every signal left; no Rust code relies on a handler after the fork.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    /// Size of the kernel's signal set.
+    const SET_BYTES: usize = 8;
+    // The kernel's `struct sigaction`, all zeros: SIG_DFL, no flags, an empty mask.
+    let default = [0usize; 4];
+    for signal in (1..=64).filter(|n| ![libc::SIGKILL, libc::SIGSTOP].contains(n)) {
+        // SAFETY: `default` is at least as large as the kernel's structure, which is only read; no old action is asked
+        // for; no code of this process relies on a handler after the fork.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<usize>(),
+                SET_BYTES,
+            );
+        }
     }
 }
