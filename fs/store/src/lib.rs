@@ -9,18 +9,36 @@
 //! share a store by two file locks. Nothing here knows what a container is; what containers use is handed
 //! in by the caller.
 
+mod compression;
 pub mod config;
 pub mod digest;
 mod error;
+mod fsck;
 mod image;
+mod images;
+mod import;
+mod layers;
+mod load;
+mod lock;
+mod names;
 mod progress;
 pub mod reference;
+mod removal;
+mod save;
+mod staging;
 mod store;
+mod types;
 
 pub use config::{Commit, ContainerConfig, ImageConfig, apply_changes, commit_config};
 pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
 pub use error::{Conflict, Error, LoadError, ResolveError};
 pub use image::{HistoryLine, Image};
-pub use progress::{Phase, Progress, Silent, Step};
+pub use load::is_unpacked;
+pub use lock::StoreLock;
+pub use progress::{Phase, Progress, STRIDE, Silent, Step};
 pub use reference::{Reference, ReferenceError};
-pub use store::*;
+pub use store::{MarkSpace, Ownership, Store, StoreOptions};
+pub use types::{
+    Collected, ContainerUse, Finding, FsckReport, ImportOptions, LayerInfo, LoadEvent, LoadOptions,
+    Loaded, Platform, RemoveOptions, Removed, SaveItem, Severity, Source,
+};

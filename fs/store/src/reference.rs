@@ -443,6 +443,8 @@ mod tests {
             path in "[a-z0-9]{1,6}((\\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}(/[a-z0-9]{1,6}){0,3}",
             tag in prop::option::of("[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}"),
         ) {
+            // A first part with a dot is read as a host, and a host has no underscore.
+            let path = if host.is_none() { path.replacen('.', "-", 2) } else { path };
             let mut text = host.map(|host| host + "/").unwrap_or_default() + &path;
             if let Some(tag) = &tag {
                 text = text + ":" + tag;

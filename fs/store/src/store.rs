@@ -1,16 +1,31 @@
-//! The store: signatures; bodies follow.
+//! The store's directory: opening it, and where everything lies.
+//!
+//! ```text
+//! format                     what wrote it
+//! lock                       shared by whoever adds or reads, exclusive for whoever removes
+//! layers/HEX/tree            a layer, as its tar unpacks
+//! layers/HEX/headers         its header stream (zstd)
+//! layers/HEX/meta.json       sizes
+//! images/HEX/config.json     an image's configuration, verbatim: its digest is HEX
+//! images/HEX/meta.json       its parent
+//! names/HEX.json             one name; HEX is the digest of the name, which may be longer than a file name
+//! staging/…                  what is being made or removed; of no meaning when nobody holds the lock
+//! ```
 
-use std::io::{Read, Write};
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::digest::{ChainId, DiffId, ImageId};
-use crate::error::{Error, ResolveError};
-use crate::image::{HistoryLine, Image};
-use crate::progress::Progress;
-use crate::reference::Reference;
-
 pub use mille_layer::{MarkSpace, Ownership};
+
+use crate::digest::{ChainId, DiffId, ImageId};
+use crate::error::{At, Error};
+use crate::lock::{Locks, StoreLock};
+use crate::progress::{Progress, Silent};
+use crate::staging;
+
 /// How layers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions {
@@ -20,299 +35,159 @@ pub struct StoreOptions {
     pub ownership: Ownership,
 }
 
-/// A store; cheap to clone.
+/// A store; cheap to clone. Clones share their locks.
 #[derive(Clone)]
 pub struct Store {
     root: Arc<PathBuf>,
+    pub(crate) options: StoreOptions,
+    pub(crate) progress: Arc<dyn Progress>,
+    locks: Arc<Locks>,
 }
-impl std::fmt::Debug for Store {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Store").field(&self.root).finish()
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("root", &self.root)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
-/// A held lock; dropping it lets go.
-#[derive(Debug)]
-pub struct StoreLock {
-    _p: (),
-}
+/// Content of the format file.
+const FORMAT: &str = "mille store 1\n";
+/// Directories of the store itself.
+const DIRECTORIES: &[&str] = &["layers", "images", "names", "staging"];
+/// What may stand beside them before there is a format file: the engine's, and what mkfs leaves.
+const NEIGHBOURS: &[&str] = &[
+    "containers",
+    "container-names",
+    "indexes",
+    "init-layer",
+    "host-mask",
+    "mode",
+    "lock",
+    "lost+found",
+];
 
-/// What became of a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LayerInfo {
-    /// The digest of its uncompressed tar.
-    pub diff_id: DiffId,
-    /// Bytes of file content.
-    pub size: u64,
-}
-
-/// How a root filesystem is imported.
-#[derive(Debug, Clone, Default)]
-pub struct ImportOptions {
-    /// `--change`.
-    pub changes: Vec<String>,
-    /// `--message`; `Imported from -` if not given.
-    pub message: Option<String>,
-    /// `--platform`; the host's if not given.
-    pub platform: Option<Platform>,
-    /// The time of the image; now if not given.
-    pub created: Option<jiff::Timestamp>,
-    /// The name it gets, in the same step.
-    pub name: Option<Reference>,
-}
-
-/// An operating system and a processor, as Go names them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Platform {
-    /// `linux`.
-    pub os: String,
-    /// `amd64`.
-    pub architecture: String,
-    /// `v8`; may be empty.
-    pub variant: String,
-}
-
-/// Where an archive comes from.
-pub enum Source {
-    /// A tar, which may be compressed and may be a pipe.
-    Stream(Box<dyn Read + Send>),
-    /// An unpacked archive or OCI layout.
-    Dir(PathBuf),
-}
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Source")
-    }
-}
-
-/// How an archive is loaded.
-#[derive(Debug, Clone, Default)]
-pub struct LoadOptions {
-    /// `--platform`; the host's if not given.
-    pub platform: Option<Platform>,
-}
-
-/// What happens during a load; `Display` is docker's line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LoadEvent {
-    /// A name moved here from another image.
-    Renamed {
-        /// The name.
-        name: Reference,
-        /// The image that had it.
-        old: ImageId,
-    },
-    /// An image came with a name.
-    Loaded(Reference),
-    /// An image came without a name.
-    LoadedId(ImageId),
-}
-
-/// One image of an archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loaded {
-    /// The image.
-    pub id: ImageId,
-    /// The names the archive gave it.
-    pub names: Vec<Reference>,
-}
-
-/// One thing to save.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SaveItem {
-    /// The image.
-    pub id: ImageId,
-    /// The name it is saved under; none if it was asked for by id.
-    pub reference: Option<Reference>,
-}
-
-/// What a container uses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerUse {
-    /// The container's full id.
-    pub id: String,
-    /// Its image.
-    pub image: ImageId,
-    /// The image's layers, bottom first, which must stay even if the image goes.
-    pub layers: Vec<DiffId>,
-    /// Whether it runs.
-    pub running: bool,
-}
-
-/// How an image is removed.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RemoveOptions<'a> {
-    /// `--force`.
-    pub force: bool,
-    /// `--no-prune`: parents without a name stay.
-    pub keep_parents: bool,
-    /// What all containers use.
-    pub uses: &'a [ContainerUse],
-}
-
-/// One line of what a removal did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Removed {
-    /// A name, as people read it.
-    Untagged(String),
-    /// An image's id, or a chain id.
-    Deleted(String),
-}
-
-/// What a collection removed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Collected {
-    /// Layers that nothing referred to.
-    pub layers: Vec<DiffId>,
-    /// Bytes of file content in them.
-    pub bytes: u64,
-    /// Leftovers of operations that were killed.
-    pub staging: usize,
-}
-
-/// What a check found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FsckReport {
-    /// What is wrong.
-    pub findings: Vec<Finding>,
-    /// Images checked.
-    pub images: usize,
-    /// Layers checked.
-    pub layers: usize,
-    /// Bytes hashed.
-    pub bytes: u64,
-}
-
-/// One finding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Whether something is lost, or only left over.
-    pub severity: Severity,
-    /// Which file or object.
-    pub subject: String,
-    /// What is wrong with it, and what to do.
-    pub detail: String,
-}
-
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Unused; the next collection removes it.
-    Leftover,
-    /// Something that was stored is lost.
-    Damage,
-}
-
-#[allow(missing_docs, unused_variables, reason = "bodies and words follow")]
 impl Store {
+    /// Opens the store at `root`, which is made if it is not there (mode 0700: layers hold set-id programs).
+    ///
+    /// # Errors
+    /// The directory cannot be made or written, holds other things ([`Error::NotAStore`]), or was written by another
+    /// version ([`Error::Format`]).
     pub fn open(root: &Path, options: StoreOptions) -> Result<Store, Error> {
-        todo()
+        let format = root.join("format");
+        match fs::read_to_string(&format) {
+            Ok(text) if text == FORMAT => {}
+            Ok(found) => {
+                let found = found.trim_end().to_owned();
+                return Err(Error::Format {
+                    path: format,
+                    found,
+                    known: FORMAT.trim_end(),
+                });
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(root)?,
+            Err(error) => return Err(error).at("read", &format),
+        }
+        Ok(Store {
+            locks: Arc::new(Locks::new(root.join("lock"))),
+            root: Arc::new(root.to_owned()),
+            options,
+            progress: Arc::new(Silent),
+        })
     }
+
+    /// Returns the same store, reporting long operations to `progress`.
+    #[must_use]
     pub fn with_progress(&self, progress: Arc<dyn Progress>) -> Store {
-        self.clone()
+        Store {
+            progress,
+            ..self.clone()
+        }
     }
+
+    /// Returns the store's directory.
+    #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
+
+    /// Takes the lock under which things are added: nothing is collected meanwhile. May be taken again by the holder.
+    ///
+    /// # Errors
+    /// The lock file cannot be opened.
     pub fn lock_shared(&self) -> Result<StoreLock, Error> {
-        todo()
+        self.locks.shared()
     }
+
+    /// Takes the lock under which things are removed: waits until nobody else adds or removes.
+    ///
+    /// # Errors
+    /// The lock file cannot be opened; the caller holds the shared lock ([`Error::LockUpgrade`]).
     pub fn lock_exclusive(&self) -> Result<StoreLock, Error> {
-        todo()
+        self.locks.exclusive()
     }
-    pub fn images(&self) -> Result<Vec<Image>, Error> {
-        todo()
-    }
-    pub fn image(&self, id: &ImageId) -> Result<Image, Error> {
-        todo()
-    }
-    pub fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>, Error> {
-        todo()
-    }
-    pub fn resolve(&self, text: &str) -> Result<ImageId, ResolveError> {
-        Err(ResolveError::NotFound(text.to_owned()))
-    }
-    pub fn tag(&self, image: &ImageId, name: &Reference) -> Result<Option<ImageId>, Error> {
-        todo()
-    }
-    pub fn untag(&self, name: &Reference) -> Result<Option<ImageId>, Error> {
-        todo()
-    }
-    pub fn remove_image(
-        &self,
-        text: &str,
-        options: &RemoveOptions<'_>,
-    ) -> Result<Vec<Removed>, Error> {
-        todo()
-    }
+
+    /// Returns the directory a layer has (or would have).
+    #[must_use]
     pub fn layer_dir(&self, layer: &DiffId) -> PathBuf {
-        self.root.join("layers").join(layer.hex()).join("tree")
+        self.layer_home(layer).join("tree")
     }
-    pub fn layer_size(&self, layer: &DiffId) -> Result<u64, Error> {
-        todo()
-    }
-    pub fn has_layer(&self, layer: &DiffId) -> bool {
-        self.layer_dir(layer).exists()
-    }
+
+    /// Returns the file a chain's merged index has (or would have). The engine has it built; the store collects it.
+    #[must_use]
     pub fn chain_index(&self, chain: &ChainId) -> PathBuf {
         self.root.join("indexes").join(chain.hex())
     }
-    pub fn add_layer(
-        &self,
-        tar: impl Read + Send,
-        expected: Option<&DiffId>,
-    ) -> Result<LayerInfo, Error> {
-        todo()
+
+    pub(crate) fn layer_home(&self, layer: &DiffId) -> PathBuf {
+        self.layers().join(layer.hex())
     }
-    pub fn add_layer_written<F>(
-        &self,
-        expected: Option<&DiffId>,
-        write: F,
-    ) -> Result<LayerInfo, Error>
-    where
-        F: FnOnce(&mut dyn Write) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send,
-    {
-        todo()
+
+    pub(crate) fn image_home(&self, image: &ImageId) -> PathBuf {
+        self.images_dir().join(image.hex())
     }
-    pub fn add_image(&self, config: &[u8], parent: Option<&ImageId>) -> Result<ImageId, Error> {
-        todo()
+
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.root.join("layers")
     }
-    pub fn import(&self, tar: impl Read + Send, options: &ImportOptions) -> Result<ImageId, Error> {
-        todo()
+
+    pub(crate) fn images_dir(&self) -> PathBuf {
+        self.root.join("images")
     }
-    pub fn load(
-        &self,
-        source: Source,
-        events: &mut dyn FnMut(LoadEvent),
-    ) -> Result<Vec<Loaded>, Error> {
-        self.load_with(source, &LoadOptions::default(), events)
+
+    pub(crate) fn names_dir(&self) -> PathBuf {
+        self.root.join("names")
     }
-    pub fn load_with(
-        &self,
-        source: Source,
-        options: &LoadOptions,
-        events: &mut dyn FnMut(LoadEvent),
-    ) -> Result<Vec<Loaded>, Error> {
-        todo()
-    }
-    /// Turns what `save` was given on the command line into items: a bare repository means all its tags.
-    pub fn save_items(&self, names: &[&str]) -> Result<Vec<SaveItem>, Error> {
-        todo()
-    }
-    pub fn save(&self, items: &[SaveItem], out: &mut dyn Write) -> Result<(), Error> {
-        todo()
-    }
-    pub fn collect(&self, pinned: &[DiffId]) -> Result<Collected, Error> {
-        todo()
-    }
-    pub fn fsck(&self) -> Result<FsckReport, Error> {
-        todo()
-    }
-    pub fn write_layer_tar(&self, layer: &DiffId, out: impl Write) -> Result<(), Error> {
-        todo()
+
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.root.join("staging")
     }
 }
 
-fn todo<T>() -> Result<T, Error> {
-    Err(Error::RefusedName("not there yet"))
+fn make(root: &Path) -> Result<(), Error> {
+    let private = |path: &Path| {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .at("create directory", path)
+    };
+    private(root)?;
+    for entry in fs::read_dir(root).at("read directory", root)? {
+        let name = entry.at("read directory", root)?.file_name();
+        let found = name.to_string_lossy().into_owned();
+        let known = DIRECTORIES.contains(&found.as_str()) || NEIGHBOURS.contains(&found.as_str());
+        if !known && !found.starts_with("format.") {
+            return Err(Error::NotAStore {
+                path: root.to_owned(),
+                found,
+            });
+        }
+    }
+    for directory in DIRECTORIES {
+        private(&root.join(directory))?;
+    }
+    staging::write_whole(&root.join("format"), FORMAT.as_bytes())
 }

@@ -33,6 +33,7 @@ fn commit(changes: &[&str]) -> std::result::Result<Value, String> {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one table")]
 fn accepted_changes() {
     for (change, want) in [
         (r#"CMD ["a","b"]"#, json!({"Cmd": ["a", "b"]})),

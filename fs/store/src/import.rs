@@ -1,0 +1,41 @@
+//! `import`: a bare root filesystem becomes an image of one layer.
+
+use std::io::Read;
+
+use crate::config::{ContainerConfig, apply_changes, host_architecture, import_config};
+use crate::digest::ImageId;
+use crate::error::Error;
+use crate::store::Store;
+use crate::types::ImportOptions;
+
+/// What docker says whatever the source was.
+const COMMENT: &str = "Imported from -";
+
+impl Store {
+    /// Imports a tar, which may be compressed; names the image if a name is given. Holds the shared lock.
+    ///
+    /// # Errors
+    /// A change that is not accepted (nothing is read then); a tar that cannot be unpacked.
+    pub fn import(&self, tar: impl Read + Send, options: &ImportOptions) -> Result<ImageId, Error> {
+        let mut config = ContainerConfig::default();
+        apply_changes(&mut config, &options.changes)?;
+        let _lock = self.lock_shared()?;
+        let layer = self.add_layer_named(tar, None, "import")?;
+        let comment = options.message.as_deref().unwrap_or(COMMENT);
+        let platform = options.platform.as_ref();
+        let platform = platform.map_or(("linux", host_architecture(), ""), |platform| {
+            (
+                platform.os.as_str(),
+                platform.architecture.as_str(),
+                platform.variant.as_str(),
+            )
+        });
+        let created = options.created.unwrap_or_else(jiff::Timestamp::now);
+        let config = import_config(config, layer.diff_id, comment, platform, created);
+        let id = self.add_image(&config, None)?;
+        if let Some(name) = &options.name {
+            self.tag(&id, name)?;
+        }
+        Ok(id)
+    }
+}

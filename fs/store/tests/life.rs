@@ -1,0 +1,378 @@
+//! The life of images in a store: import, names, save, load elsewhere, removal, damage.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what went wrong by failing")]
+
+use std::io::{Cursor, Read, Write};
+use std::path::Path;
+
+use mille_store::{
+    ContainerUse, Error, ImageId, ImportOptions, LoadError, LoadEvent, MarkSpace, Ownership,
+    Reference, RemoveOptions, Removed, ResolveError, SaveItem, Severity, Source, Store,
+    StoreOptions,
+};
+
+fn store(directory: &Path) -> Store {
+    let root = nix::unistd::geteuid().is_root();
+    let space = if root {
+        MarkSpace::Trusted
+    } else {
+        MarkSpace::User
+    };
+    Store::open(
+        directory,
+        StoreOptions {
+            space,
+            ownership: Ownership::Real,
+        },
+    )
+    .unwrap()
+}
+
+fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(path).unwrap();
+        header.set_mode(0o644);
+        header.set_uid(nix::unistd::geteuid().as_raw().into());
+        header.set_gid(nix::unistd::getegid().as_raw().into());
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        builder.append(&header, content.as_bytes()).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn import(store: &Store, name: &str, files: &[(&str, &str)]) -> ImageId {
+    let options = ImportOptions {
+        name: Some(Reference::parse(name).unwrap()),
+        ..ImportOptions::default()
+    };
+    store.import(Cursor::new(tar_of(files)), &options).unwrap()
+}
+
+fn save(store: &Store, names: &[&str]) -> Vec<u8> {
+    let mut out = Vec::new();
+    store
+        .save(&store.save_items(names).unwrap(), &mut out)
+        .unwrap();
+    out
+}
+
+fn load(store: &Store, archive: Vec<u8>) -> Result<Vec<LoadEvent>, Error> {
+    let mut events = Vec::new();
+    store.load(
+        Source::Stream(Box::new(Cursor::new(archive))),
+        &mut |event| events.push(event),
+    )?;
+    Ok(events)
+}
+
+#[test]
+fn an_image_goes_elsewhere_and_back_with_the_same_bytes() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (here, there) = (store(here.path()), store(there.path()));
+    let id = import(&here, "bb:1", &[("a", "one"), ("d/b", "two")]);
+    let archive = save(&here, &["bb:1"]);
+    assert_eq!(
+        archive,
+        save(&here, &["bb:1"]),
+        "two saves of one image differ"
+    );
+    let events = load(&there, archive.clone()).unwrap();
+    assert_eq!(
+        events.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["Loaded image: bb:1"]
+    );
+    assert_eq!(there.resolve("bb:1").unwrap(), id);
+    assert_eq!(there.image(&id).unwrap().raw, here.image(&id).unwrap().raw);
+    assert_eq!(save(&there, &["bb:1"]), archive);
+    assert!(there.fsck().unwrap().findings.is_empty());
+    // Saved by id: no name in it.
+    let nameless = save(&here, &[&id.short()]);
+    let third = tempfile::tempdir().unwrap();
+    let third = store(third.path());
+    assert_eq!(load(&third, nameless).unwrap(), [LoadEvent::LoadedId(id)]);
+}
+
+#[test]
+fn compressed_archives_and_layers_are_taken() {
+    let here = tempfile::tempdir().unwrap();
+    let here = store(here.path());
+    let plain = import(&here, "bb:1", &[("a", "one")]);
+    let archive = save(&here, &["bb:1"]);
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(&archive).unwrap();
+    let zst = zstd::encode_all(Cursor::new(&archive), 1).unwrap();
+    for packed in [gz.finish().unwrap(), zst] {
+        let there = tempfile::tempdir().unwrap();
+        let there = store(there.path());
+        load(&there, packed).unwrap();
+        assert_eq!(there.resolve("bb:1").unwrap(), plain);
+    }
+    let zst = zstd::encode_all(Cursor::new(tar_of(&[("a", "one")])), 1).unwrap();
+    let added = here.add_layer(Cursor::new(zst), None).unwrap();
+    assert_eq!(
+        Some(&added.diff_id),
+        here.image(&plain).unwrap().layers.first()
+    );
+}
+
+#[test]
+fn names_and_prefixes() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path());
+    let (a, b) = (
+        import(&store, "a", &[("a", "1")]),
+        import(&store, "b", &[("b", "2")]),
+    );
+    assert_eq!(store.resolve("a").unwrap(), a);
+    assert_eq!(store.resolve("a:latest").unwrap(), a);
+    assert_eq!(store.resolve(&a.to_string()).unwrap(), a);
+    assert_eq!(store.resolve(&a.hex()[..12]).unwrap(), a);
+    assert_eq!(
+        store.resolve("nosuch").unwrap_err().to_string(),
+        "No such image: nosuch:latest"
+    );
+    assert!(matches!(store.resolve("A"), Err(ResolveError::Invalid(_))));
+    let name = Reference::parse("x:1").unwrap();
+    assert_eq!(store.tag(&a, &name).unwrap(), None);
+    assert_eq!(store.tag(&b, &name).unwrap(), Some(a));
+    assert_eq!(store.image(&b).unwrap().repo_tags(), ["b:latest", "x:1"]);
+    assert_eq!(
+        store.save_items(&["x"]).unwrap(),
+        [SaveItem {
+            id: b,
+            reference: Some(name.clone())
+        }]
+    );
+    assert_eq!(store.untag(&name).unwrap(), Some(b));
+}
+
+#[test]
+fn removal_follows_docker() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path());
+    let id = import(&store, "a", &[("a", "1")]);
+    store
+        .tag(&id, &Reference::parse("other:v1").unwrap())
+        .unwrap();
+    let plain = RemoveOptions::default();
+    let several = store
+        .remove_image(&id.short(), &plain)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        several.contains("(must be forced) - image is referenced in multiple repositories"),
+        "{several}"
+    );
+    assert_eq!(
+        store.remove_image("other:v1", &plain).unwrap(),
+        [Removed::Untagged("other:v1".into())]
+    );
+    let layers = store.image(&id).unwrap().layers;
+    let mut container = ContainerUse {
+        id: "c".repeat(64),
+        image: id,
+        layers: layers.clone(),
+        running: false,
+    };
+    let uses = [container.clone()];
+    let used = store
+        .remove_image(
+            "a",
+            &RemoveOptions {
+                uses: &uses,
+                ..plain
+            },
+        )
+        .unwrap_err()
+        .to_string();
+    assert!(
+        used.contains(
+            "unable to remove repository reference \"a\" (must force) - container cccccccccccc"
+        ),
+        "{used}"
+    );
+    container.running = true;
+    let uses = [container];
+    let running = RemoveOptions {
+        uses: &uses,
+        force: true,
+        ..plain
+    };
+    let refused = store
+        .remove_image(&id.short(), &running)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("(cannot be forced) - image is being used by running container"),
+        "{refused}"
+    );
+    let gone = store.remove_image("a", &plain).unwrap();
+    assert_eq!(gone[0], Removed::Untagged("a:latest".into()));
+    assert_eq!(gone[1], Removed::Deleted(id.to_string()));
+    assert_eq!(gone.len(), 3);
+    assert!(!store.has_layer(&layers[0]));
+    assert!(store.images().unwrap().is_empty());
+}
+
+#[test]
+fn a_layer_of_two_images_stays_for_the_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path());
+    let a = import(&store, "a", &[("a", "1")]);
+    let options = ImportOptions {
+        name: Some(Reference::parse("b").unwrap()),
+        changes: vec!["CMD x".into()],
+        ..ImportOptions::default()
+    };
+    store
+        .import(Cursor::new(tar_of(&[("a", "1")])), &options)
+        .unwrap();
+    let layer = store.image(&a).unwrap().layers[0];
+    store.remove_image("a", &RemoveOptions::default()).unwrap();
+    assert!(store.has_layer(&layer));
+    assert!(store.collect(&[]).unwrap().layers.is_empty());
+    store.remove_image("b", &RemoveOptions::default()).unwrap();
+    assert!(!store.has_layer(&layer));
+}
+
+#[test]
+fn damage_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path());
+    let id = import(&store, "a", &[("a", "1")]);
+    let layer = store.image(&id).unwrap().layers[0];
+    std::fs::write(store.layer_dir(&layer).join("a"), "2").unwrap();
+    let report = store.fsck().unwrap();
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|found| found.severity == Severity::Damage && found.subject == layer.to_string())
+    );
+    assert!(matches!(
+        store.write_layer_tar(&layer, std::io::sink()),
+        Err(Error::LayerDamaged { .. })
+    ));
+}
+
+#[test]
+fn broken_archives_leave_nothing() {
+    let here = tempfile::tempdir().unwrap();
+    let here = store(here.path());
+    import(
+        &here,
+        "bb:1",
+        &[("a", "some text to be found in the archive")],
+    );
+    let archive = save(&here, &["bb:1"]);
+    let at = archive
+        .windows(9)
+        .position(|window| window == b"some text")
+        .unwrap();
+    let mut flipped = archive.clone();
+    flipped[at] ^= 1;
+    let rewrite = |from: &str, to: &str| {
+        let mut bytes = archive.clone();
+        let at = bytes
+            .windows(from.len())
+            .rposition(|window| window == from.as_bytes())
+            .unwrap();
+        bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+        bytes
+    };
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("empty", Vec::new()),
+        ("truncated", archive[..archive.len() / 2].to_vec()),
+        ("cut at the end", archive[..archive.len() - 1024].to_vec()),
+        ("flipped bit", flipped),
+        ("not json", rewrite("\"RepoTags\"", "\"RepoTags ")),
+        (
+            "noise",
+            (0..5000u32)
+                .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+                .collect(),
+        ),
+    ];
+    for (name, bytes) in cases {
+        let there = tempfile::tempdir().unwrap();
+        let there = store(there.path());
+        let error = load(&there, bytes).expect_err(name);
+        assert!(!error.to_string().is_empty());
+        assert!(
+            there.images().unwrap().is_empty(),
+            "{name}: an image is left"
+        );
+        assert!(
+            there
+                .fsck()
+                .unwrap()
+                .findings
+                .iter()
+                .all(|found| found.severity == Severity::Leftover),
+            "{name}"
+        );
+        assert_eq!(
+            std::fs::read_dir(there.root().join("staging"))
+                .unwrap()
+                .count(),
+            0,
+            "{name}: staging is not empty"
+        );
+    }
+}
+
+#[test]
+fn members_never_lead_outside() {
+    let there = tempfile::tempdir().unwrap();
+    let there = store(there.path());
+    for member in ["../../etc/passwd", "/etc/passwd", ""] {
+        let manifest = format!(r#"[{{"Config":"{member}","RepoTags":["a:1"],"Layers":[]}}]"#);
+        let error = load(&there, tar_of(&[("manifest.json", &manifest)])).unwrap_err();
+        assert!(
+            matches!(error, Error::Load(LoadError::Escape { .. })),
+            "{member}: {error}"
+        );
+    }
+    let manifest = r#"[{"Config":"x.json","RepoTags":["a:1"],"Layers":["gone.tar"]}]"#;
+    let error = load(&there, tar_of(&[("manifest.json", manifest)])).unwrap_err();
+    assert!(error.to_string().contains("x.json"), "{error}");
+}
+
+/// A stream that gives a little and then an error.
+struct Broken(usize);
+
+impl Read for Broken {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.0 == 0 {
+            return Err(std::io::Error::other("the cable was cut"));
+        }
+        let count = buffer.len().min(self.0);
+        self.0 -= count;
+        buffer[..count].fill(0);
+        Ok(count)
+    }
+}
+
+#[test]
+fn a_reader_that_fails_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path());
+    let error = store
+        .import(Broken(100), &ImportOptions::default())
+        .unwrap_err();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    assert!(text.contains("the cable was cut"), "{text}");
+    assert_eq!(
+        std::fs::read_dir(store.root().join("staging"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
