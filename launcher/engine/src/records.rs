@@ -136,19 +136,26 @@ pub(crate) fn settle(paths: &ContainerPaths, found: StateRecord) -> Result<State
     }
     let mut last = read_state(paths)?;
     if last.state.running {
-        let finished = modified(&paths.state());
+        let finished = last_sign(paths, &last.state);
         last.state.end(KILLED, MONITOR_DIED.to_owned(), finished);
     }
     Ok(last)
 }
 
-/// Returns when a file was last written, as the best guess of when its writer was last alive.
-pub(crate) fn modified(path: &Path) -> String {
-    let time = fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    let time = time
-        .and_then(|time| jiff::Timestamp::try_from(time).ok())
-        .unwrap_or_else(jiff::Timestamp::now);
-    time.to_string()
+/// Returns when a killed monitor was last known to live, as the best guess of the container's end: it started the
+/// container, it wrote state and log.
+pub(crate) fn last_sign(paths: &ContainerPaths, state: &State) -> String {
+    let modified = |path: &Path| {
+        let time = fs::metadata(path).and_then(|meta| meta.modified()).ok()?;
+        jiff::Timestamp::try_from(time).ok()
+    };
+    let signs = [
+        modified(&paths.state()),
+        modified(&paths.log()),
+        state.started_at.parse().ok(),
+    ];
+    let last = signs.into_iter().flatten().max();
+    last.unwrap_or_else(jiff::Timestamp::now).to_string()
 }
 
 /// Returns the time now as docker writes it.

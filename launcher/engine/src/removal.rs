@@ -155,7 +155,7 @@ fn clear(layout: &Layout, id: &ContainerId, options: SweepOptions) -> Result<()>
     let auto_remove =
         records::read(layout, id)?.is_some_and(|record| record.host_config.auto_remove);
     if state.state.running {
-        let finished = records::modified(&paths.state());
+        let finished = records::last_sign(&paths, &state.state);
         state.state.end(KILLED, MONITOR_DIED.to_owned(), finished);
         state.monitor = 0;
         records::write_state(&paths, &state)?;

@@ -217,20 +217,55 @@ fn write_record(out: &mut Vec<u8>, stream: LogStream, piece: &[u8], time: &str) 
 /// Escapes as Go's encoder does: `<>&` and control characters as \u00XX except \n and \r, one \ufffd per bad byte.
 fn escape(out: &mut Vec<u8>, piece: &[u8]) {
     for chunk in piece.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '"' => out.extend_from_slice(b"\\\""),
-                '\\' => out.extend_from_slice(b"\\\\"),
-                '\n' => out.extend_from_slice(b"\\n"),
-                '\r' => out.extend_from_slice(b"\\r"),
-                '\0'..='\x1f' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                    out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
-                }
-                _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
+        escape_valid(out, chunk.valid().as_bytes());
         for _ in chunk.invalid() {
             out.extend_from_slice(b"\\ufffd");
+        }
+    }
+}
+
+/// Escapes valid UTF-8; what needs no escape is copied in runs.
+fn escape_valid(out: &mut Vec<u8>, mut text: &[u8]) {
+    while let Some(at) = text.iter().position(|&byte| needs_escape(byte)) {
+        let (plain, rest) = text.split_at(at);
+        out.extend_from_slice(plain);
+        // U+2028 and U+2029 end lines in JavaScript: Go escapes them too. They begin with the byte e2.
+        let taken = match rest {
+            [0xe2, 0x80, last @ (0xa8 | 0xa9), ..] => {
+                out.extend_from_slice(if *last == 0xa8 {
+                    b"\\u2028"
+                } else {
+                    b"\\u2029"
+                });
+                3
+            }
+            [byte, ..] => {
+                escape_byte(out, *byte);
+                1
+            }
+            [] => return,
+        };
+        text = rest.get(taken..).unwrap_or_default();
+    }
+    out.extend_from_slice(text);
+}
+
+fn needs_escape(byte: u8) -> bool {
+    matches!(byte, 0..=0x1f | b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2)
+}
+
+fn escape_byte(out: &mut Vec<u8>, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        0xe2 => out.push(byte),
+        _ => {
+            let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+            out.extend_from_slice(b"\\u00");
+            out.extend([digit(byte >> 4), digit(byte & 15)]);
         }
     }
 }
@@ -331,6 +366,16 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "{\"log\":\"quote \\\" back \\\\ tab \\u0009 \\u003c\\u0026\\u003e é \\ufffd\\ufffd nul \\u0000 bell \
              \\u0007\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-21T02:33:37.59308183Z\"}\n"
+        );
+    }
+
+    #[test]
+    fn line_separators_are_escaped_and_their_neighbours_are_not() {
+        let mut out = Vec::new();
+        escape(&mut out, "a\u{2028}b\u{2029}\u{2026}\u{e9}\x1f".as_bytes());
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "a\\u2028b\\u2029\u{2026}\u{e9}\\u001f"
         );
     }
 
