@@ -1,11 +1,218 @@
-//! stub
+//! `mille import`: makes an image of a root file system.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+use mille_store::{ImportOptions, Platform, Reference};
+
 use super::{Arity, Verb};
-pub(crate) const VERB: Verb = Verb {
+use crate::arguments::{self, list, value};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output;
+
+/// The command.
+pub(crate) static VERB: Verb = Verb {
     name: "import",
-    usage: "",
-    about: "",
-    arity: Arity::None,
+    usage: "[OPTIONS] file|- [REPOSITORY[:TAG]]",
+    about: "Import the contents from a tarball to create a filesystem image",
+    arity: Arity::AtLeast(1),
     flags_first: false,
-    flags: |c| c,
-    run: |_, _| Err(crate::failure::Failure::plain("stub")),
+    flags,
+    run,
 };
+
+fn flags(command: Command) -> Command {
+    command
+        .arg(list(
+            "change",
+            Some('c'),
+            "Apply Dockerfile instruction to the created image",
+        ))
+        .arg(value(
+            "message",
+            Some('m'),
+            "string",
+            "Set commit message for imported image",
+        ))
+        .arg(value(
+            "platform",
+            None,
+            "string",
+            "Set platform of the image: os[/arch[/variant]]",
+        ))
+}
+
+fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let words = arguments::words(matches);
+    let (source, name) = match words.as_slice() {
+        [source] => (source, None),
+        [source, name] => (source, Some(reference(name)?)),
+        _ => {
+            return Err(Failure::Arity {
+                verb: &VERB,
+                text: "requires at most 2 arguments".to_owned(),
+            });
+        }
+    };
+    let options = ImportOptions {
+        changes: arguments::texts(matches, "change"),
+        message: arguments::text(matches, "message").map(str::to_owned),
+        platform: arguments::text(matches, "platform")
+            .map(platform)
+            .transpose()?,
+        created: None,
+        name,
+    };
+    let tar = open(source)?;
+    let engine = context.layers()?;
+    let store = engine
+        .store()
+        .with_progress(output::progress::reporter(false));
+    let id = store.import(tar, &options)?;
+    drop(store);
+    output::emit(&format!("{id}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reference(text: &str) -> Result<Reference, Failure> {
+    let name = Reference::parse(text).map_err(Failure::plain)?;
+    if name.digest().is_some() {
+        return Err(Failure::Daemon("cannot import digest reference".to_owned()));
+    }
+    Ok(name.or_latest())
+}
+
+fn open(source: &str) -> Result<Box<dyn Read + Send>, Failure> {
+    if source == "-" {
+        return Ok(Box::new(File::from(
+            std::io::stdin().as_fd().try_clone_to_owned()?,
+        )));
+    }
+    if source.starts_with("http://") || source.starts_with("https://") {
+        let text = format!(
+            "import of a URL is not supported; fetch it and pipe it in: curl -fL '{source}' | mille import -"
+        );
+        return Err(Failure::plain(text));
+    }
+    Ok(Box::new(open_file(Path::new(source))?))
+}
+
+/// Opens a file for reading; errors in docker's words.
+pub(super) fn open_file(path: &Path) -> Result<File, Failure> {
+    let failed = |operation: &str, error: &std::io::Error| {
+        Failure::plain(format!(
+            "{operation} {}: {}",
+            path.display(),
+            output::go_io_error(error)
+        ))
+    };
+    let file = File::open(path).map_err(|error| failed("open", &error))?;
+    if file
+        .metadata()
+        .map_err(|error| failed("stat", &error))?
+        .is_dir()
+    {
+        return Err(failed("read", &rustix::io::Errno::ISDIR.into()));
+    }
+    Ok(file)
+}
+
+/// Reads `os[/arch[/variant]]`; one word may be either of the first two.
+pub(super) fn platform(text: &str) -> Result<Platform, Failure> {
+    let host = mille_store::config::host_architecture();
+    let parts: Vec<&str> = text.split('/').collect();
+    let (os, architecture, variant) = match parts.as_slice() {
+        ["linux"] => ("linux", host, ""),
+        [architecture] => ("linux", *architecture, ""),
+        [os, architecture] => (*os, *architecture, ""),
+        [os, architecture, variant] => (*os, *architecture, *variant),
+        _ => return Err(unknown(text)),
+    };
+    let (architecture, variant) = match (architecture, variant) {
+        ("x86_64" | "x86-64", variant) => ("amd64", variant),
+        ("aarch64" | "arm64", "" | "v8" | "8") => ("arm64", ""),
+        ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
+        ("armel", _) => ("arm", "v6"),
+        ("i386" | "i486" | "i586" | "i686", variant) => ("386", variant),
+        other => other,
+    };
+    let known = [
+        "386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64", "ppc64le", "riscv64",
+        "s390x",
+    ];
+    if os != "linux" || !known.contains(&architecture) {
+        return Err(unknown(text));
+    }
+    Ok(Platform {
+        os: os.to_owned(),
+        architecture: architecture.to_owned(),
+        variant: variant.to_owned(),
+    })
+}
+
+fn unknown(text: &str) -> Failure {
+    Failure::plain(format!(
+        "{text:?}: unknown operating system or architecture: invalid argument"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text<T: std::fmt::Debug>(result: Result<T, Failure>) -> String {
+        match result {
+            Err(Failure::Plain { text, .. }) => text,
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn platforms() {
+        let host = mille_store::config::host_architecture();
+        for (given, want) in [
+            ("linux", ("linux", host, "")),
+            ("aarch64", ("linux", "arm64", "")),
+            ("linux/x86_64", ("linux", "amd64", "")),
+            ("linux/arm64/v8", ("linux", "arm64", "")),
+            ("linux/arm", ("linux", "arm", "v7")),
+            ("linux/arm/v6", ("linux", "arm", "v6")),
+        ] {
+            let found = platform(given).unwrap();
+            assert_eq!(
+                (
+                    found.os.as_str(),
+                    found.architecture.as_str(),
+                    found.variant.as_str()
+                ),
+                want,
+                "{given}"
+            );
+        }
+        assert_eq!(
+            text(platform("frob")),
+            "\"frob\": unknown operating system or architecture: invalid argument"
+        );
+        assert!(platform("windows/amd64").is_err());
+        assert!(platform("a/b/c/d").is_err());
+    }
+
+    #[test]
+    fn sources_that_cannot_be_read() {
+        assert_eq!(
+            text(open("/nosuch.tar").map(|_| ())),
+            "open /nosuch.tar: no such file or directory"
+        );
+        assert_eq!(text(open("/").map(|_| ())), "read /: is a directory");
+        assert!(
+            text(open("https://example.com/x.tar").map(|_| ()))
+                .contains("curl -fL 'https://example.com/x.tar' | mille import -")
+        );
+        assert_eq!(text(reference("bb:ba d")), "invalid reference format");
+    }
+}
