@@ -20,7 +20,9 @@ use std::process::ExitCode;
 struct Options {
     exec: Option<i32>,
     rootless: Option<Wish>,
+    join: Option<i32>,
     hold: bool,
+    inspect: bool,
     rest: Vec<OsString>,
     edits: Vec<(String, String)>,
 }
@@ -48,7 +50,9 @@ fn parse() -> Result<Options, String> {
                     _ => Wish::Auto,
                 });
             }
+            "join" => options.join = Some(value()?.parse().map_err(|_| "bad pid")?),
             "hold" => options.hold = true,
+            "inspect" => options.inspect = true,
             "tty" | "ro" | "nnp" | "privileged" | "net-none" | "userns" | "pid-host" => {
                 options.edits.push((name.to_owned(), String::new()));
             }
@@ -170,8 +174,21 @@ fn pump(pty: OwnedFd) {
 
 fn run() -> Result<u8, String> {
     let options = parse()?;
+    if options.inspect {
+        println!(
+            "{:#?}",
+            mille_sandbox::host::inspect().map_err(|error| error.to_string())?
+        );
+        return Ok(0);
+    }
     if let Some(wish) = options.rootless {
         outer::enter(wish).map_err(|error| error.to_string())?;
+    }
+    if let Some(pid) = options.join {
+        outer::join(Pid::from_raw(pid)).map_err(|error| error.to_string())?;
+        let namespaces = outer::namespaces().map_err(|error| error.to_string())?;
+        println!("{:?}", outer::current().map_err(|error| error.to_string())?);
+        drop(namespaces);
     }
     let io = own_streams().map_err(|error| error.to_string())?;
     let prepared = if let Some(pid) = options.exec {

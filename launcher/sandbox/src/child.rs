@@ -1,7 +1,7 @@
 //! Processes as their launcher holds them.
 
 use crate::message::{Channel, Message};
-use crate::{Failure, SpawnError, Verb, Warning};
+use crate::{Failure, SpawnError, Verb, Warning, sys};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -128,9 +128,15 @@ impl Child {
     /// # Errors
     /// `ESRCH` when the process has ended.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let signal = rustix::process::Signal::from_named_raw(signal as i32)
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(rustix::process::pidfd_send_signal(&self.pidfd, signal)?)
+        self.signal_number(signal as i32)
+    }
+
+    /// Like [`Child::signal`], for real-time signals too (1 to 64).
+    ///
+    /// # Errors
+    /// `EINVAL`: no such signal; `ESRCH` when the process has ended.
+    pub fn signal_number(&self, number: i32) -> io::Result<()> {
+        Ok(sys::send_signal(self.pidfd.as_fd(), number)?)
     }
 
     /// Waits for the end and reaps. Later calls return the same status.

@@ -111,6 +111,13 @@ pub enum Failure {
         /// As it was given.
         cwd: PathBuf,
     },
+    /// A mount of the user cannot be made.
+    Mount {
+        /// Where.
+        target: PathBuf,
+        /// Number of the system's error.
+        errno: i32,
+    },
     /// A mount target is not as it must be.
     MountTarget {
         /// Where.
@@ -237,10 +244,10 @@ pub enum Warning {
         reason: String,
     },
     /// The session keyring could not be made.
-    #[error("no session keyring of its own: {reason}")]
+    #[error("no session keyring of its own: {}", errno_text(*errno))]
     Keyring {
-        /// Why.
-        reason: String,
+        /// Number of the system's error.
+        errno: i32,
     },
     /// Supplementary groups cannot be set under a one-id map.
     #[error("supplementary groups were not set: setgroups is denied in this user namespace")]
@@ -248,6 +255,7 @@ pub enum Warning {
 }
 
 /// Returns the system's text for an error number the way Go programs word it: first letter small, no number.
+/// Not for the new process: the C library takes a lock for it.
 pub(crate) fn errno_text(errno: i32) -> String {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
@@ -370,6 +378,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Mount { target, errno } => {
+                write!(f, "error mounting to {target:?}: {}", errno_text(*errno))
+            }
             Self::MountTarget { target, reason } => {
                 write!(f, "error mounting to {target:?}: {reason}")
             }

@@ -185,10 +185,18 @@ fn guard(launcher: &OwnedFd, child: &OwnedFd) -> ! {
             sys::exit_now(0);
         }
         if launcher_end {
-            ignore(rustix::process::pidfd_send_signal(
-                child,
-                rustix::process::Signal::KILL,
-            ));
+            break;
+        }
+    }
+    ignore(rustix::process::pidfd_send_signal(
+        child,
+        rustix::process::Signal::KILL,
+    ));
+    // It stays until the whole pid namespace has gone (the first process ends last). As long as a program runs its file
+    // cannot be written, so a dying container that has got hold of the launcher's program finds no moment to change it.
+    loop {
+        let mut fds = [PollFd::new(&child, PollFlags::IN)];
+        if poll(&mut fds, None).is_ok() {
             sys::exit_now(0);
         }
     }

@@ -199,8 +199,17 @@ pub fn enter(wish: Wish) -> Result<OuterMode, OuterError> {
         Wish::Auto => range_plan(uid, gid).ok(),
     };
     match range {
-        Some(plan) => enter_range(&plan)?,
-        None => enter_one_id(uid, gid)?,
+        None => {
+            unshare()?;
+            write_one_id(uid, gid)?;
+        }
+        Some(plan) => match enter_range(&plan) {
+            // The namespace is there, without a map: one id is possible as long as no mapper has written anything.
+            Err(error @ OuterError::Mapper { .. }) if wish == Wish::Auto => {
+                write_one_id(uid, gid).map_err(|_| error)?;
+            }
+            other => other?,
+        },
     }
     current()?.ok_or(OuterError::Threads)
 }
@@ -372,8 +381,8 @@ fn enter_range(plan: &RangePlan) -> Result<(), OuterError> {
     Ok(())
 }
 
-fn enter_one_id(uid: u32, gid: u32) -> Result<(), OuterError> {
-    unshare()?;
+/// Maps the user's own id, and nothing else, to root.
+fn write_one_id(uid: u32, gid: u32) -> Result<(), OuterError> {
     // Without privilege over the parent namespace a group map is only allowed once setgroups is given up: it could
     // otherwise be used to shed a group that denies access.
     for (path, text) in [
@@ -381,7 +390,11 @@ fn enter_one_id(uid: u32, gid: u32) -> Result<(), OuterError> {
         ("/proc/self/uid_map", format!("0 {uid} 1\n")),
         ("/proc/self/gid_map", format!("0 {gid} 1\n")),
     ] {
-        std::fs::write(path, text).map_err(|error| system("write", path, error))?;
+        std::fs::write(path, text).map_err(|error| match Errno::from_io_error(&error) {
+            // AppArmor lets the namespace be made, and then allows nothing in it.
+            Some(errno @ (Errno::PERM | Errno::ACCESS)) => unavailable(errno),
+            _ => system("write", path, error),
+        })?;
     }
     Ok(())
 }
@@ -414,7 +427,7 @@ fn become_root() -> Result<(), OuterError> {
 /// Opens the namespaces of this process.
 ///
 /// # Errors
-/// /proc is not mounted, or this process is not dumpable.
+/// /proc is not mounted.
 pub fn namespaces() -> Result<Namespaces, OuterError> {
     let open = |path: &'static str| {
         rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())

@@ -9,8 +9,8 @@
 use crate::host::{Cgroups, Host};
 use crate::rootfs::clean;
 use crate::{
-    CapSet, CgroupPlacement, Device, DeviceKind, ExecSpec, IdMap, IdMaps, Mount, MountKind,
-    Network, PlanError, Propagation, Rlimit, SeccompProgram, Spec, WindowSize,
+    CapSet, Capability, CgroupPlacement, Device, DeviceKind, ExecSpec, IdMap, IdMaps, Mount,
+    MountKind, Network, PlanError, Propagation, Rlimit, SeccompProgram, Spec, WindowSize,
 };
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -301,7 +301,11 @@ fn check(spec: &Spec, host: &Host) -> Result<(), PlanError> {
     }
     // In a user namespace of its own the container has every capability over what is its own.
     if spec.user_namespace.is_none() {
-        let missing = spec.required_capabilities.difference(host.capabilities);
+        let needed: CapSet = [Capability::SYS_ADMIN].into_iter().collect();
+        let missing = spec
+            .required_capabilities
+            .union(needed)
+            .difference(host.capabilities);
         if let Some(capability) = missing.iter().next() {
             return Err(PlanError::Capability {
                 name: capability.name(),
@@ -534,7 +538,7 @@ fn mount_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
 fn kernel_filesystems(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
     let may_make_nodes = spec.user_namespace.is_none()
         && host.initial_user_namespace
-        && host.capabilities.contains(crate::Capability::MKNOD);
+        && host.capabilities.contains(Capability::MKNOD);
     let nodes = if may_make_nodes {
         Nodes::Make
     } else {

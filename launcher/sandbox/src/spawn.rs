@@ -52,6 +52,9 @@ pub fn spawn(plan: &Plan, io: Stdio) -> Result<Child, SpawnError> {
 /// The caller has to be the container's creator in the kernel's eyes: root, a process in the same N1, or an ordinary
 /// user's plain process whose N1 it is. (A process in *another* N1 of the same user may not.)
 ///
+/// The new process is a child of the caller, who has to reap it: the kernel reports the end of a container's first process
+/// only when every other process of its pid namespace has been reaped.
+///
 /// # Errors
 /// The container is gone, may not be entered, or a step failed.
 pub fn prepare_exec(target: Pid, spec: &ExecSpec, io: Stdio) -> Result<Prepared, SpawnError> {

@@ -225,7 +225,7 @@ impl Executor {
             // container less separate than the keyring it would share is masked anyway (/proc/keys).
             Err(errno) => {
                 self.warn(Warning::Keyring {
-                    reason: crate::error::errno_text(errno.raw_os_error()),
+                    errno: errno.raw_os_error(),
                 });
             }
         }

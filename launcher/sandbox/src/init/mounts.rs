@@ -179,7 +179,7 @@ impl Executor {
             Err(errno) => return Err(strict_target_error("/sys/fs/cgroup", errno)),
         };
         let result = match layout {
-            Cgroups::V2 => mount_on(target.as_fd(), "cgroup", "cgroup2", flags, None),
+            Cgroups::V2 => mount_cgroup2(target.as_fd(), readonly),
             Cgroups::V1 { hierarchies, .. } => {
                 self.mount_hierarchies(target.as_fd(), hierarchies, flags)
             }
@@ -388,16 +388,39 @@ impl Executor {
     }
 }
 
-/// Makes a detached, empty, read-only directory.
-fn empty_directory() -> Result<OwnedFd, Errno> {
-    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(&context, "mode", "555")?;
+/// Makes a new filesystem that is attached nowhere yet.
+fn new_filesystem(
+    kind: &str,
+    mode: Option<&str>,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some(mode) = mode {
+        rustix::mount::fsconfig_set_string(&context, "mode", mode)?;
+    }
     rustix::mount::fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// `nosuid,nodev,noexec`, and `ro` when asked.
+fn kernel_attribute_flags(readonly: bool) -> MountAttrFlags {
+    let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, readonly);
+    flags
+}
+
+/// Makes a detached, empty, read-only directory.
+fn empty_directory() -> Result<OwnedFd, Errno> {
+    new_filesystem("tmpfs", Some("555"), kernel_attribute_flags(true))
+}
+
+/// Mounts version 2. Under a bound /sys the host's lies at the same place, and mount(2) refuses a filesystem on top of
+/// itself; attaching a detached one is allowed.
+fn mount_cgroup2(target: BorrowedFd<'_>, readonly: bool) -> Result<(), Errno> {
+    let tree = new_filesystem("cgroup2", None, kernel_attribute_flags(readonly))?;
+    attach(tree.as_fd(), target)
 }
 
 /// A volume on /proc would put a made-up procfs where programs, and we, look for the kernel's.
@@ -412,9 +435,9 @@ fn refuse_proc(target: BorrowedFd<'_>, path: &Path) -> Result<(), Failure> {
 }
 
 fn user_target_error(target: &Path, errno: Errno) -> Failure {
-    Failure::MountTarget {
+    Failure::Mount {
         target: target.to_owned(),
-        reason: crate::error::errno_text(errno.raw_os_error()),
+        errno: errno.raw_os_error(),
     }
 }
 

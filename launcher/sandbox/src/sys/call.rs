@@ -114,6 +114,22 @@ pub(crate) fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN, name.as_ptr(), 0, 0, 0) }).map(|_| ())
 }
 
+/// Sends a signal, of any number the kernel knows, to the process a pidfd stands for.
+pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: plain numbers and a null pointer, which asks the kernel to fill the information in.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            number,
+            no_info,
+            0,
+        )
+    };
+    check(result).map(|_| ())
+}
+
 /// Installs a seccomp filter for this thread and what it becomes.
 pub(crate) fn install_seccomp(program: &SeccompProgram) -> Result<(), Errno> {
     let filter: Vec<libc::sock_filter> = program

@@ -10,7 +10,7 @@ mod process;
 
 pub(crate) use call::{
     SetAttr, bring_loopback_up, close_from, close_on_exec_from, drop_from_bounding_set,
-    install_seccomp, join_session_keyring, set_mount_attributes,
+    install_seccomp, join_session_keyring, send_signal, set_mount_attributes,
 };
 pub(crate) use process::{
     CloneRequest, Forked, arrange_descriptors, clone_with_namespaces, exit_now, fork,

@@ -266,6 +266,35 @@ fn root_mounts_of_the_user() {
     );
 }
 
+/// Version 2 alone, as most hosts have it.
+#[test]
+fn root_cgroup2() {
+    let tree = Tree::new();
+    for options in ["", "--userns --net-none", "--userns"] {
+        let script = format!(
+            "umount -R /sys/fs/cgroup 2>/dev/null; mount -t cgroup2 none /sys/fs/cgroup; exec {} {options} {} sh -c \
+             'tail -n 1 /sys/fs/cgroup/cgroup.controllers > /dev/null && grep /sys/fs/cgroup /proc/mounts | tail -n 1; \
+             touch /sys/fs/cgroup/x'",
+            crate::kit::driver().display(),
+            tree.path("").display(),
+        );
+        crate::kit::need_root();
+        let mut command = std::process::Command::new("unshare");
+        let got = crate::kit::run_of(
+            command
+                .args(["--mount", "sh", "-c", &script])
+                .output()
+                .unwrap(),
+        );
+        let want = " /sys/fs/cgroup cgroup2 ro,nosuid,nodev,noexec,relatime 0 0\n";
+        assert!(got.out.ends_with(want), "{options}: {got:?}");
+        assert_eq!(
+            got.err, "touch: /sys/fs/cgroup/x: Read-only file system\n",
+            "{options}"
+        );
+    }
+}
+
 #[test]
 fn root_network_none_has_lo_up() {
     let tree = Tree::new();

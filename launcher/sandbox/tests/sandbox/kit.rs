@@ -17,8 +17,8 @@ use tempfile::TempDir;
 
 const APPLETS: &[&str] = &[
     "cat", "chmod", "env", "false", "grep", "head", "hostname", "id", "ip", "kill", "ls", "mkdir",
-    "mount", "ps", "pwd", "readlink", "rm", "sh", "sleep", "stat", "stty", "touch", "true", "tty",
-    "umount", "wc",
+    "mount", "ps", "pwd", "readlink", "rm", "sh", "sleep", "stat", "stty", "tail", "touch", "true",
+    "tty", "umount", "wc",
 ];
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\n\

@@ -191,11 +191,8 @@ fn user_exec_from_outside() {
     }
 }
 
-#[test]
-fn user_container_dies_with_its_launcher() {
-    let setting = Setting::new();
-    let (mut launcher, init) = setting.start("range");
-    // The launcher is below `timeout`: find it as the parent of the container's first process.
+/// Returns the launcher itself, which is below `timeout`: the parent of the container's first process.
+fn launcher_of(init: i32) -> nix::unistd::Pid {
     let stat = fs::read_to_string(format!("/proc/{init}/stat")).unwrap();
     let parent = stat
         .rsplit(')')
@@ -204,8 +201,32 @@ fn user_container_dies_with_its_launcher() {
         .split_ascii_whitespace()
         .nth(1)
         .unwrap();
-    let parent = nix::unistd::Pid::from_raw(parent.parse().unwrap());
-    nix::sys::signal::kill(parent, nix::sys::signal::SIGKILL).unwrap();
+    nix::unistd::Pid::from_raw(parent.parse().unwrap())
+}
+
+/// What a launcher sees in its namespaces, another process of the user can see: and make a container there.
+#[test]
+fn user_joins_the_namespaces_of_a_launcher() {
+    for (mode, want) in [
+        ("range", "Some(Range { uids: 65537, gids: 65537 })\n"),
+        ("one", "Some(OneId)\n"),
+    ] {
+        let setting = Setting::new();
+        let (mut launcher, init) = setting.start(mode);
+        let pid = launcher_of(init).to_string();
+        let got = setting.run(&["--join", &pid], "id -u");
+        assert_eq!(got.out, format!("{want}0\n"), "{got:?}");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(init), nix::sys::signal::SIGKILL)
+            .unwrap();
+        launcher.wait().unwrap();
+    }
+}
+
+#[test]
+fn user_container_dies_with_its_launcher() {
+    let setting = Setting::new();
+    let (mut launcher, init) = setting.start("range");
+    nix::sys::signal::kill(launcher_of(init), nix::sys::signal::SIGKILL).unwrap();
     eventually("the container's end", || !is_alive(init));
     launcher.wait().unwrap();
 }
@@ -262,6 +283,21 @@ fn user_without_a_range_is_told_how_to_get_one() {
     assert_eq!(got.code, 125);
     let want = "/etc/subuid has no range for 54321: run `sudo usermod --add-subuids ";
     assert!(got.err.starts_with(want), "{got:?}");
+}
+
+#[test]
+fn user_inspection() {
+    let (user, driver) = (ordinary_user(), PublicDriver::new());
+    let got = driver.run(&user, &["--inspect"]);
+    for want in [
+        "mode: None",
+        "user_namespaces: Ok(",
+        "proc_mount: Some(\n        Full",
+        "name: Some(",
+        "passthrough: NotRoot",
+    ] {
+        assert!(got.out.contains(want), "{want}: {got:?}");
+    }
 }
 
 #[test]
