@@ -61,6 +61,7 @@ const DIRECTORIES: &[&str] = &["layers", "images", "names", "staging"];
 const NEIGHBOURS: &[&str] = &[
     "containers",
     "container-names",
+    "id-map",
     "indexes",
     "init-layer",
     "host-mask",

@@ -64,6 +64,17 @@ pub enum Error {
     /// The configuration contradicts itself.
     #[error("{0}")]
     Config(String),
+    /// An object of the view could not be put into an archive.
+    #[error("archive {}: {source}", path.display())]
+    Archive {
+        /// Its path in the view.
+        path: PathBuf,
+        /// Why its part of the view could not be read.
+        source: Box<Error>,
+    },
+    /// An archive could not be written.
+    #[error(transparent)]
+    Encode(#[from] mille_layer::encode::EncodeError),
     /// A layer or an archive could not be read or written.
     #[error("{op}: {source}")]
     Io {
@@ -85,6 +96,8 @@ impl Error {
         let raw = match self {
             Self::Os { source, .. } => Some(source.raw_os_error()),
             Self::Path { source, .. } | Self::Io { source, .. } => source.raw_os_error(),
+            Self::Archive { source, .. } => Some(source.errno()),
+            Self::Encode(_) => None,
             Self::Busy { .. } => Some(libc::EBUSY),
             Self::Overlap { .. } | Self::Config(_) => Some(libc::EINVAL),
             Self::FeatureOff { .. } => Some(libc::ESTALE),
