@@ -316,7 +316,7 @@ pub(crate) fn tmpfs(target: &str, options: &str) -> Result<Mount> {
                 mode = Some(u32::from_str_radix(value, 8).map_err(|_| refused())?);
             }
             Some(("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol", _)) => {
-                data.push(option.to_owned())
+                data.push(option.to_owned());
             }
             Some(_) => return Err(refused()),
         }
@@ -371,7 +371,7 @@ fn no_new_privileges(container: &Container) -> Result<bool> {
     for option in container.host_config.security_opt.iter().flatten() {
         match option.as_str() {
             "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => {
-                wanted = true
+                wanted = true;
             }
             "no-new-privileges=false" | "no-new-privileges:false" => wanted = false,
             other => {

@@ -56,13 +56,13 @@ pub use host_config::{
 pub use ids::ContainerId;
 pub use inspect::{GraphData, GraphDriver, Inspect, MountPoint};
 pub use logs::{LogLine, LogStream};
+/// What this machine offers, tried out: for `doctor`.
+pub use mille_sandbox::{host, outer};
 pub use mille_store::Removed;
 pub use options::{
     Access, ClientIo, CommitOptions, CreateOptions, DEFAULT_DETACH_KEYS, Ended, EngineOptions,
     ExecOptions, HOST_BASE, LogOptions, MountSource, RemoveImageOptions, RemoveOptions,
     StartOptions, StopOptions, Streams,
 };
-/// What this machine offers, tried out: for `doctor`.
-pub use mille_sandbox::{host, outer};
 pub use session::Session;
 pub use state::{NEVER, State, Status};

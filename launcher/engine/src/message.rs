@@ -79,7 +79,7 @@ impl Message {
                 frame(out, self.kind(), &[bits]);
             }
             Message::Stdin(bytes) | Message::Stdout(bytes) | Message::Stderr(bytes) => {
-                frame(out, self.kind(), bytes)
+                frame(out, self.kind(), bytes);
             }
             Message::Failed(text) => {
                 let bytes = text.as_bytes();
@@ -91,7 +91,7 @@ impl Message {
                 frame(out, self.kind(), &payload);
             }
             Message::Signal(number) | Message::Exit(number) => {
-                frame(out, self.kind(), &number.to_le_bytes())
+                frame(out, self.kind(), &number.to_le_bytes());
             }
             Message::Watch
             | Message::Namespaces

@@ -4,25 +4,32 @@
 //! layers it reads.
 
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use mille_union::fuse::MountOptions;
+use mille_union::fuse::{MountOptions, Mounted};
 use mille_union::{Access, View};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use crate::engine::Engine;
+use crate::channel::Channel;
+use crate::engine::{Engine, Mode};
 use crate::error::{Error, Result};
-use crate::monitor::{Outcome, Reporter, detach, receive};
+use crate::monitor::{Outcome, Reporter, descriptors, detach, receive};
 use crate::options::MountSource;
-use crate::sys;
+use crate::{open, sys};
 
 /// What the mount table shows as type of our mounts.
 pub(crate) const SUBTYPE: &str = "mille";
 
 /// Mounts an image or a container's root at a directory.
 pub(crate) fn mount(engine: &Engine, source: &MountSource, directory: &Path) -> Result<()> {
+    if engine.inside {
+        let reason = "a mount made inside the user namespace would be seen by nobody: open the engine for records";
+        return Err(Error::Invalid(reason.to_owned()));
+    }
     let directory = fs::canonicalize(directory).map_err(Error::io("mount at", directory))?;
     if !directory.is_dir() {
         let error = std::io::Error::from(std::io::ErrorKind::NotADirectory);
@@ -35,7 +42,12 @@ pub(crate) fn mount(engine: &Engine, source: &MountSource, directory: &Path) -> 
     }
     match receive(reader).map_err(Error::system("read from the server"))? {
         Outcome::Running | Outcome::Busy => Ok(()),
-        Outcome::Failed { text, .. } => Err(Error::Invalid(text)),
+        Outcome::Failed { text, .. } => {
+            if engine.mode != Mode::Root && is_ours(&directory)? {
+                umount(engine, &directory)?;
+            }
+            Err(Error::Invalid(text))
+        }
         Outcome::Lost => Err(Error::Invalid(format!(
             "the server of the mount at {} was killed",
             directory.display()
@@ -47,18 +59,14 @@ pub(crate) fn mount(engine: &Engine, source: &MountSource, directory: &Path) -> 
 fn serve(engine: &Engine, source: &MountSource, directory: &Path, reporter: Reporter) -> ! {
     use std::os::fd::AsFd;
     let log = engine.layout.run.join("mounts.log");
-    let begin = || -> Result<mille_union::fuse::Mounted> {
-        detach(&log, &[reporter.as_fd()])?;
-        let options = MountOptions {
-            fsname: "mille".to_owned(),
-            subtype: SUBTYPE.to_owned(),
-            read_only: true,
-            ..MountOptions::default()
-        };
-        mille_union::fuse::mount(view(engine, source)?, directory, &options).map_err(Error::Union)
-    };
-    let mounted = begin();
-    let code = match mounted {
+    let begun = detach(&log, &[reporter.as_fd()]).and_then(|()| {
+        if engine.mode == Mode::Root {
+            begin(engine, source, directory)
+        } else {
+            begin_outside(engine, source, directory)
+        }
+    });
+    let code = match begun {
         Ok(mounted) => {
             reporter.send(&Outcome::Running);
             match mounted.wait() {
@@ -80,6 +88,74 @@ fn serve(engine: &Engine, source: &MountSource, directory: &Path, reporter: Repo
     sys::exit_now(code)
 }
 
+fn options() -> MountOptions {
+    MountOptions {
+        fsname: "mille".to_owned(),
+        subtype: SUBTYPE.to_owned(),
+        read_only: true,
+        ..MountOptions::default()
+    }
+}
+
+fn begin(engine: &Engine, source: &MountSource, directory: &Path) -> Result<Mounted> {
+    mille_union::fuse::mount(view(engine, source)?, directory, &options()).map_err(Error::Union)
+}
+
+/// As an ordinary user: a mount made in our user namespace would be seen there only. So fusermount3 mounts outside, and
+/// only then this process goes inside, where it can read what belongs to the other ids.
+fn begin_outside(engine: &Engine, source: &MountSource, directory: &Path) -> Result<Mounted> {
+    let device = fusermount(directory)?;
+    let served = open::enter_for(engine).and_then(|inside| {
+        // Our own namespace has a copy of the mount, which would keep it alive for ever.
+        match umount2(directory, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(Error::io("unmount", directory)(errno.into())),
+        }
+        let view = view(&inside, source)?;
+        mille_union::fuse::serve(view, device, directory, &options()).map_err(Error::Union)
+    });
+    if let Err(error) = &served {
+        log::error!("serve {}: {error}", directory.display());
+    }
+    served
+}
+
+/// Mounts by fusermount3 and returns the descriptor it sends back.
+fn fusermount(directory: &Path) -> Result<OwnedFd> {
+    let failed =
+        |reason: String| Error::Invalid(format!("mount at {}: {reason}", directory.display()));
+    let (ours, theirs) = Channel::pair().map_err(Error::system("make a socket pair"))?;
+    // The one descriptor that must survive the execution; its number is told by the environment, as libfuse does.
+    rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())
+        .map_err(|errno| Error::system("hand over a socket")(errno.into()))?;
+    let output = Command::new("fusermount3")
+        .args([
+            "-o",
+            "ro,nosuid,nodev,fsname=mille",
+            "-o",
+            &format!("subtype={SUBTYPE}"),
+            "--",
+        ])
+        .arg(directory)
+        .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                failed("fusermount3 is not installed (`sudo apt-get install fuse3`)".to_owned())
+            }
+            _ => failed(format!("fusermount3: {error}")),
+        })?;
+    drop(theirs);
+    if !output.status.success() {
+        return Err(failed(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ));
+    }
+    descriptors::receive_one(&ours)
+        .map_err(|error| failed(format!("fusermount3 sent nothing: {error}")))
+}
+
 fn view(engine: &Engine, source: &MountSource) -> Result<Arc<View>> {
     match source {
         MountSource::Image(id) => engine.image_stack(id)?.open_base(),
@@ -93,7 +169,7 @@ fn view(engine: &Engine, source: &MountSource) -> Result<Arc<View>> {
 }
 
 /// Takes a mount of ours away.
-pub(crate) fn umount(_engine: &Engine, directory: &Path) -> Result<()> {
+pub(crate) fn umount(engine: &Engine, directory: &Path) -> Result<()> {
     // Not resolved by the file system itself: a mount whose server died answers nothing.
     let absolute = std::path::absolute(directory).map_err(Error::io("unmount", directory))?;
     if !is_ours(&absolute)? {
@@ -102,12 +178,28 @@ pub(crate) fn umount(_engine: &Engine, directory: &Path) -> Result<()> {
             directory.display()
         )));
     }
-    match umount2(&absolute, MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) => Ok(()),
-        Err(Errno::EBUSY) => Err(Error::Invalid(format!(
+    let busy = || {
+        Error::Invalid(format!(
             "{} is in use: somebody's working directory or open file is in it",
             directory.display()
-        ))),
+        ))
+    };
+    if engine.mode != Mode::Root {
+        let output = Command::new("fusermount3")
+            .args(["-u", "--"])
+            .arg(&absolute)
+            .output();
+        let output = output.map_err(Error::io("run fusermount3 for", &absolute))?;
+        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return match output.status.success() {
+            true => Ok(()),
+            false if text.contains("busy") => Err(busy()),
+            false => Err(Error::Invalid(text)),
+        };
+    }
+    match umount2(&absolute, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => Err(busy()),
         Err(errno) => Err(Error::io("unmount", &absolute)(errno.into())),
     }
 }

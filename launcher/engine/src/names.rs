@@ -165,6 +165,26 @@ pub(crate) fn release(layout: &Layout, name: &str, id: &ContainerId) -> Result<(
     }
 }
 
+/// Takes away names whose containers are gone: what a command leaves that was killed between claim and container.
+pub(crate) fn prune(layout: &Layout) -> Result<()> {
+    let directory = layout.names();
+    let lock_path = directory.join(".lock");
+    let Some(_lock) = Lock::take_within(&lock_path, PATIENCE)? else {
+        return Ok(());
+    };
+    for entry in fs::read_dir(&directory).map_err(Error::io("read", &directory))? {
+        let path = entry.map_err(Error::io("read", &directory))?.path();
+        let (Ok(owner), Some(name)) = (fs::read_link(&path), path.file_name()) else {
+            continue;
+        };
+        if !is_owner(layout, &name.to_string_lossy(), &owner.to_string_lossy())? {
+            crate::files::tolerate_missing(fs::remove_file(&path))
+                .map_err(Error::io("remove stale name", &path))?;
+        }
+    }
+    Ok(())
+}
+
 fn path(layout: &Layout, name: &str) -> PathBuf {
     layout.names().join(name)
 }

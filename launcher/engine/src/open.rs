@@ -55,21 +55,36 @@ fn enter(layout: &Layout, access: Access, real_root: bool) -> Result<(Mode, bool
     if access == Access::Records {
         return Ok((remembered.unwrap_or(Mode::Range), false));
     }
+    let mode = go_inside(remembered)?;
+    if remembered.is_none() {
+        Remembered::write(layout, mode)?;
+    }
+    Ok((mode, mode != Mode::Root))
+}
+
+/// Enters the user namespace for an engine that was opened for records only.
+pub(crate) fn enter_for(engine: &Engine) -> Result<Engine> {
+    let mode = go_inside(Remembered::read(&engine.layout)?)?;
+    Ok(Engine {
+        layout: engine.layout.clone(),
+        store: engine.store.clone(),
+        mode,
+        inside: mode != Mode::Root,
+    })
+}
+
+fn go_inside(remembered: Option<Mode>) -> Result<Mode> {
     // Owners in a store are kept in one way only: what it began with, it goes on with.
     let wish = match remembered {
         Some(Mode::Range) => Wish::Range,
         Some(Mode::OneId) => Wish::OneId,
         Some(Mode::Root) | None => Wish::Auto,
     };
-    let mode = match outer::enter(wish)? {
+    Ok(match outer::enter(wish)? {
         OuterMode::Root => Mode::Root,
         OuterMode::Range { .. } => Mode::Range,
         OuterMode::OneId => Mode::OneId,
-    };
-    if remembered.is_none() {
-        Remembered::write(layout, mode)?;
-    }
-    Ok((mode, mode != Mode::Root))
+    })
 }
 
 fn store_options(mode: Mode) -> StoreOptions {

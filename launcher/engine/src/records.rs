@@ -106,9 +106,15 @@ pub(crate) fn read(layout: &Layout, id: &ContainerId) -> Result<Option<Record>> 
     files::read_json(&layout.container(id).record())
 }
 
-/// Reads the state as it was last written.
+/// Reads the state as it was last written; one that a crash of the machine damaged counts as never written.
 pub(crate) fn read_state(paths: &ContainerPaths) -> Result<StateRecord> {
-    Ok(files::read_json(&paths.state())?.unwrap_or_default())
+    match files::read_json(&paths.state()) {
+        Err(error @ Error::Record { .. }) => {
+            log::warn!("{error}");
+            Ok(StateRecord::default())
+        }
+        found => Ok(found?.unwrap_or_default()),
+    }
 }
 
 /// Writes the state; the caller holds the container's lock.
@@ -193,11 +199,15 @@ pub(crate) fn ids(layout: &Layout) -> Result<Vec<ContainerId>> {
     Ok(ids)
 }
 
-/// Loads all containers, newest first. One removed meanwhile is left out.
+/// Loads all containers, newest first. One removed meanwhile is left out, and so is one whose record a crash of the
+/// machine damaged: it must not keep all others from being seen.
 pub(crate) fn load_all(layout: &Layout) -> Result<Vec<Container>> {
     let mut containers = Vec::new();
     for id in ids(layout)? {
-        containers.extend(load(layout, &id)?);
+        match load(layout, &id) {
+            Err(error @ Error::Record { .. }) => log::warn!("{error}: container {id} is left out"),
+            found => containers.extend(found?),
+        }
     }
     containers.sort_by(|a, b| created(b).cmp(&created(a)).then_with(|| a.id.cmp(&b.id)));
     Ok(containers)

@@ -96,11 +96,16 @@ pub(crate) struct SweepOptions {
 /// What one leftover needs never keeps a command from its work: it is logged and tried again next time.
 pub(crate) fn sweep(layout: &Layout, options: SweepOptions) -> Result<()> {
     if options.privileged {
+        let mut found = false;
         for id in ids_in(&layout.staging())? {
             let staged = layout.staged(&id);
             if let Some(_lock) = Lock::try_take(&staged.lock())? {
                 log_leftover(&id, remove_staged(&staged));
+                found = true;
             }
+        }
+        if found || options.thorough {
+            names::prune(layout)?;
         }
     }
     let candidates = if options.thorough {

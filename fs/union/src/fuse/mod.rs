@@ -18,6 +18,7 @@ mod options;
 mod pool;
 mod server;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,19 +42,10 @@ const FEWEST_THREADS: usize = 2;
 /// # Errors
 /// `/dev/fuse` cannot be opened, or the kernel or fusermount3 refuses the mount.
 pub fn mount(view: Arc<View>, mountpoint: &Path, options: &MountOptions) -> Result<Mounted> {
-    let counters = Arc::new(Counters::new());
-    let passthrough = options.passthrough == Passthrough::Auto;
     let read_only = !view.is_writable();
-    let server = Arc::new(Server::new(
-        view,
-        counters.clone(),
-        passthrough,
-        options.acl,
-    ));
-    let mut config = Config::default();
-    config.acl = SessionACL::All;
-    config.n_threads = Some(threads(options.threads));
+    let (server, counters) = server(view, options);
     let adapter = Adapter(server.clone());
+    let mut config = config(options);
     let session = match options.via {
         Via::Direct => {
             let device = mount::direct(mountpoint, options, read_only)?;
@@ -75,11 +67,56 @@ pub fn mount(view: Arc<View>, mountpoint: &Path, options: &MountOptions) -> Resu
         }
     };
     let session = session.on("start FUSE session on", mountpoint)?;
+    let mount_id = mount::mount_id(mountpoint).ok();
+    begin(session, &server, mountpoint, options, mount_id, counters)
+}
+
+/// Serves a mount that somebody else made and takes away: `device` is its descriptor, `mountpoint` only its name.
+///
+/// This is how the layers of a user namespace are shown outside of it: mounted by fusermount3 there, served from inside.
+///
+/// # Errors
+/// The kernel does not begin the conversation: the mount is gone.
+pub fn serve(
+    view: Arc<View>,
+    device: OwnedFd,
+    mountpoint: &Path,
+    options: &MountOptions,
+) -> Result<Mounted> {
+    let (server, counters) = server(view, options);
+    let adapter = Adapter(server.clone());
+    let session = Session::from_fd(adapter, device, SessionACL::All, config(options));
+    let session = session.on("start FUSE session on", mountpoint)?;
+    begin(session, &server, mountpoint, options, None, counters)
+}
+
+fn server(view: Arc<View>, options: &MountOptions) -> (Arc<Server>, Arc<Counters>) {
+    let counters = Arc::new(Counters::new());
+    let passthrough = options.passthrough == Passthrough::Auto;
+    let server = Server::new(view, counters.clone(), passthrough, options.acl);
+    (Arc::new(server), counters)
+}
+
+fn config(options: &MountOptions) -> Config {
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.n_threads = Some(threads(options.threads));
+    config
+}
+
+/// Lets the threads of a session run.
+fn begin(
+    session: Session<Adapter>,
+    server: &Server,
+    mountpoint: &Path,
+    options: &MountOptions,
+    mount_id: Option<u64>,
+    counters: Arc<Counters>,
+) -> Result<Mounted> {
     if server.notifier.set(session.notifier()).is_err() {
         log::debug!("notifier set twice");
     }
     let session = session.spawn().on("serve", mountpoint)?;
-    let mount_id = mount::mount_id(mountpoint).ok();
     Ok(Mounted {
         session: Mutex::new(Some(session)),
         mountpoint: mountpoint.to_owned(),

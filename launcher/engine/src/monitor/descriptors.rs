@@ -35,6 +35,24 @@ pub(super) fn send(socket: BorrowedFd<'_>, namespaces: Option<&Namespaces>) -> i
 
 /// Receives what [`send`] sent.
 pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<Namespaces>> {
+    let (word, mut fds) = receive_word(socket)?;
+    if word == WITHOUT {
+        return Ok(None);
+    }
+    match (fds.pop(), fds.pop()) {
+        (Some(mount), Some(user)) => Ok(Some(Namespaces { user, mount })),
+        _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
+    }
+}
+
+/// Receives one descriptor, whatever byte comes with it.
+pub(crate) fn receive_one(socket: impl AsFd) -> io::Result<OwnedFd> {
+    let (_, mut fds) = receive_word(socket)?;
+    fds.pop()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+fn receive_word(socket: impl AsFd) -> io::Result<(u8, Vec<OwnedFd>)> {
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut word = [0_u8];
@@ -47,19 +65,13 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<Namespaces>> {
     if received.bytes == 0 {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
     }
-    if word == [WITHOUT] {
-        return Ok(None);
-    }
     let mut fds: Vec<OwnedFd> = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
             fds.extend(rights);
         }
     }
-    match (fds.pop(), fds.pop()) {
-        (Some(mount), Some(user)) => Ok(Some(Namespaces { user, mount })),
-        _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
-    }
+    Ok((word[0], fds))
 }
 
 #[cfg(test)]
