@@ -1,6 +1,6 @@
 //! `mille save`: writes images to an archive.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -49,65 +49,96 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let engine = context.layers()?;
     let names = arguments::words(matches);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut items = engine.store().save_items(&names)?;
-    let made = if is_on(matches, "flatten") {
-        flatten(&engine, &mut items)?
-    } else {
-        portable(&engine, &items)?
+    let mut made = Vec::new();
+    let written = write(
+        &engine,
+        &names,
+        is_on(matches, "flatten"),
+        &mut out,
+        &mut made,
+    );
+    let options = RemoveImageOptions {
+        force: false,
+        prune: true,
     };
-    let written = engine.store().save(&items, &mut out);
     for id in made {
-        engine.remove_image(
-            &id.to_string(),
-            RemoveImageOptions {
-                force: false,
-                prune: true,
-            },
-        )?;
+        if let Err(error) = engine.remove_image(&id.to_string(), options) {
+            // The archive is what counts; the image without a name can be removed by hand.
+            log::warn!("remove image {id}: {error}");
+        }
     }
-    written?;
-    out.finish()?;
-    Ok(ExitCode::SUCCESS)
+    match written {
+        Ok(()) => out.finish().map(|()| ExitCode::SUCCESS),
+        // Nobody reads standard output any more: as one that SIGPIPE ends.
+        Err(Broken::Pipe) => Ok(ExitCode::from(output::BROKEN_PIPE)),
+        Err(Broken::Other(failure)) => Err(failure),
+    }
 }
 
-/// Refuses images that would be incomplete elsewhere.
-fn portable(engine: &Engine, items: &[SaveItem]) -> Result<Vec<ImageId>, Failure> {
-    for item in items {
-        engine.check_portable(&item.id)?;
-    }
-    Ok(Vec::new())
+/// Why no archive came to be.
+#[derive(Debug)]
+enum Broken {
+    Pipe,
+    Other(Failure),
 }
 
-/// Puts a whole image in the place of each that stands on the host; returns those made for it.
-fn flatten(engine: &Engine, items: &mut [SaveItem]) -> Result<Vec<ImageId>, Failure> {
-    let before: HashSet<ImageId> = engine
-        .store()
-        .images()?
-        .iter()
-        .map(|image| image.id)
-        .collect();
-    let mut made: Vec<(ImageId, ImageId)> = Vec::new();
+impl<E: Into<Failure>> From<E> for Broken {
+    fn from(error: E) -> Self {
+        Broken::Other(error.into())
+    }
+}
+
+/// Writes the archive; `made` gets the images that are only there for it.
+fn write(
+    engine: &Engine,
+    names: &[&str],
+    whole: bool,
+    out: &mut Destination,
+    made: &mut Vec<ImageId>,
+) -> Result<(), Broken> {
+    let mut items = engine.store().save_items(names)?;
+    if whole {
+        flatten(engine, &mut items, made)?;
+    } else {
+        for item in &items {
+            engine.check_portable(&item.id)?;
+        }
+    }
+    match engine.store().save(&items, out) {
+        Err(mille_store::Error::Write { source, .. })
+            if source.kind() == std::io::ErrorKind::BrokenPipe =>
+        {
+            Err(Broken::Pipe)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Puts a whole image in the place of each that stands on the host.
+fn flatten(
+    engine: &Engine,
+    items: &mut [SaveItem],
+    made: &mut Vec<ImageId>,
+) -> Result<(), Failure> {
+    let images = engine.store().images()?;
+    let before: HashSet<ImageId> = images.iter().map(|image| image.id).collect();
+    let mut whole = HashMap::new();
     for item in items {
         match engine.check_portable(&item.id) {
+            Ok(()) => continue,
             Err(mille_engine::Error::HostBase(_)) => {}
-            other => {
-                other?;
-                continue;
-            }
+            Err(error) => return Err(error.into()),
         }
-        let whole = match made.iter().find(|(from, _)| *from == item.id) {
-            Some((_, whole)) => *whole,
+        let id = match whole.get(&item.id) {
+            Some(id) => *id,
             None => engine.flatten(&item.id)?,
         };
-        made.push((item.id, whole));
-        item.id = whole;
+        if whole.insert(item.id, id).is_none() && !before.contains(&id) {
+            made.push(id);
+        }
+        item.id = id;
     }
-    let made: HashSet<ImageId> = made
-        .into_iter()
-        .map(|(_, whole)| whole)
-        .filter(|id| !before.contains(id))
-        .collect();
-    Ok(made.into_iter().collect())
+    Ok(())
 }
 
 /// Refuses a place for the archive in docker's words, before any work is done.

@@ -14,14 +14,16 @@ use std::io::{ErrorKind, Write};
 use crate::failure::Failure;
 
 /// Exit code of a program that SIGPIPE ended, as a shell shows it.
-const BROKEN_PIPE: i32 = 141;
+pub(crate) const BROKEN_PIPE: u8 = 141;
 
 /// Writes to standard output. When nobody reads any more (`| head`) the command ends silently, as one that SIGPIPE ends.
 pub(crate) fn emit(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            std::process::exit(i32::from(BROKEN_PIPE))
+        }
         Err(error) => Err(Failure::plain(format!(
             "write /dev/stdout: {}",
             go_io_error(&error)

@@ -50,6 +50,14 @@ fn templates_are_dockers() {
             "{{.Config.Volumes}} {{.Mounts}} {{.HostConfig.LogConfig}}",
             "map[/anon:{}] [{bind  /w/w}] {json-file map[max-size:1m]}",
         ),
+    ] {
+        assert_eq!(render(source).as_deref(), Ok(want), "{source}");
+    }
+}
+
+#[test]
+fn functions_are_dockers() {
+    for (source, want) in [
         (
             "{{json .State}}{{json .ExecIDs}}",
             "{\"Status\":\"exited\",\"Running\":false,\"ExitCode\":0}null",
