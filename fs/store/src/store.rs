@@ -65,6 +65,7 @@ const NEIGHBOURS: &[&str] = &[
     "indexes",
     "init-layer",
     "host-mask",
+    "id-map",
     "mode",
     "lock",
     "lost+found",
