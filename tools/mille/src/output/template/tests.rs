@@ -1,4 +1,8 @@
+use std::sync::Arc;
+
+use super::functions::{text, words};
 use super::*;
+use crate::output::json::Tree;
 
 const CONTAINER: &str = r#"{"Id":"0123","Created":"2026-11-21T02:38:18Z","Path":"sh","Args":["-c","exit 0"],
     "State":{"Status":"exited","Running":false,"ExitCode":0},"Name":"/plain","ExecIDs":null,
