@@ -4,15 +4,17 @@
 //! layers it reads.
 
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use mille_sandbox::outer;
 use mille_union::fuse::{MountOptions, Mounted};
 use mille_union::{Access, View};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use rustix::thread::LinkNameSpaceType;
 
 use crate::channel::Channel;
 use crate::engine::{Engine, Mode};
@@ -57,7 +59,6 @@ pub(crate) fn mount(engine: &Engine, source: &MountSource, directory: &Path) -> 
 
 /// Is the server: never returns.
 fn serve(engine: &Engine, source: &MountSource, directory: &Path, reporter: Reporter) -> ! {
-    use std::os::fd::AsFd;
     let log = engine.layout.run.join("mounts.log");
     let begun = detach(&log, &[reporter.as_fd()]).and_then(|()| {
         if engine.mode == Mode::Root {
@@ -102,22 +103,49 @@ fn begin(engine: &Engine, source: &MountSource, directory: &Path) -> Result<Moun
 }
 
 /// As an ordinary user: a mount made in our user namespace would be seen there only. So fusermount3 mounts outside, and
-/// only then this process goes inside, where it can read what belongs to the other ids.
+/// only then this process enters the user namespace, where it can read what belongs to the other ids.
 fn begin_outside(engine: &Engine, source: &MountSource, directory: &Path) -> Result<Mounted> {
     let device = fusermount(directory)?;
-    let served = open::enter_for(engine).and_then(|inside| {
-        // Our own namespace has a copy of the mount, which would keep it alive for ever.
-        match umount2(directory, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) | Err(Errno::EINVAL) => {}
-            Err(errno) => return Err(Error::io("unmount", directory)(errno.into())),
-        }
-        let view = view(&inside, source)?;
+    let served = become_inner_root(engine).and_then(|()| {
+        let view = view(engine, source)?;
         mille_union::fuse::serve(view, device, directory, &options()).map_err(Error::Union)
     });
     if let Err(error) = &served {
         log::error!("serve {}: {error}", directory.display());
     }
     served
+}
+
+/// Enters a user namespace with the user's ids, but no mount namespace: that would hold a copy of the new mount, locked,
+/// and keep it alive for ever. A child makes both and hands over the one.
+fn become_inner_root(engine: &Engine) -> Result<()> {
+    let (ours, theirs) = Channel::pair().map_err(Error::system("make a socket pair"))?;
+    let child = match sys::fork().map_err(Error::system("fork"))? {
+        sys::Side::Child => {
+            sys::exit_now(i32::from(hand_over_namespaces(engine, &theirs).is_err()))
+        }
+        sys::Side::Parent(child) => child,
+    };
+    drop(theirs);
+    let received = descriptors::receive(&ours);
+    nix::sys::wait::waitpid(child, None).map_err(|errno| Error::system("wait")(errno.into()))?;
+    let namespaces = received.map_err(Error::system("make a user namespace"))?;
+    let Some(outer::Namespaces { user, .. }) = namespaces else {
+        return Ok(());
+    };
+    let failed = |errno: rustix::io::Errno| Error::system("enter the user namespace")(errno.into());
+    rustix::thread::move_into_link_name_space(user.as_fd(), Some(LinkNameSpaceType::User))
+        .map_err(failed)?;
+    let (uid, gid) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed)
+}
+
+fn hand_over_namespaces(engine: &Engine, socket: &OwnedFd) -> Result<()> {
+    open::go_inside_for(engine).inspect_err(|error| log::error!("{error}"))?;
+    let namespaces = outer::namespaces()?;
+    descriptors::send(socket.as_fd(), Some(&namespaces))
+        .map_err(Error::system("hand over a namespace"))
 }
 
 /// Mounts by fusermount3 and returns the descriptor it sends back.

@@ -62,15 +62,9 @@ fn enter(layout: &Layout, access: Access, real_root: bool) -> Result<(Mode, bool
     Ok((mode, mode != Mode::Root))
 }
 
-/// Enters the user namespace for an engine that was opened for records only.
-pub(crate) fn enter_for(engine: &Engine) -> Result<Engine> {
-    let mode = go_inside(Remembered::read(&engine.layout)?)?;
-    Ok(Engine {
-        layout: engine.layout.clone(),
-        store: engine.store.clone(),
-        mode,
-        inside: mode != Mode::Root,
-    })
+/// Enters the user namespace in a process whose engine was opened for records only.
+pub(crate) fn go_inside_for(engine: &Engine) -> Result<Mode> {
+    go_inside(Remembered::read(&engine.layout)?)
 }
 
 fn go_inside(remembered: Option<Mode>) -> Result<Mode> {

@@ -14,7 +14,7 @@ const WITH: u8 = 1;
 const WITHOUT: u8 = 0;
 
 /// Sends the namespaces, or says that there are none.
-pub(super) fn send(socket: BorrowedFd<'_>, namespaces: Option<&Namespaces>) -> io::Result<()> {
+pub(crate) fn send(socket: BorrowedFd<'_>, namespaces: Option<&Namespaces>) -> io::Result<()> {
     let fds = namespaces.map(|namespaces| [namespaces.user.as_fd(), namespaces.mount.as_fd()]);
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = SendAncillaryBuffer::new(&mut space);
