@@ -29,13 +29,18 @@ pub(crate) fn start(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode
         .context("start the server process")?;
     let mut said = Vec::new();
     if let Some(mut stdout) = server.stdout.take() {
-        stdout.read_to_end(&mut said).context("wait for the server process")?;
+        stdout
+            .read_to_end(&mut said)
+            .context("wait for the server process")?;
     }
     if said == READY {
         return Ok(ExitCode::SUCCESS);
     }
     let status = server.wait().context("wait for the server process")?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// In the server: a session of its own, so that no terminal's Ctrl-C reaches it, and a working directory that keeps no
@@ -49,8 +54,15 @@ pub(crate) fn detach() -> Result<()> {
 /// In the server: tells the waiting process that the mount answers, and lets go of the terminal.
 pub(crate) fn ready() -> Result<()> {
     let mut stdout = std::io::stdout();
-    stdout.write_all(READY).and_then(|()| stdout.flush()).context("report the mount")?;
-    let null = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
+    stdout
+        .write_all(READY)
+        .and_then(|()| stdout.flush())
+        .context("report the mount")?;
+    let null = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .context("open /dev/null")?;
     nix::unistd::dup2_stdin(&null).context("dup2")?;
     nix::unistd::dup2_stdout(&null).context("dup2")?;
     nix::unistd::dup2_stderr(&null).context("dup2")?;

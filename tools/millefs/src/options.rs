@@ -1,5 +1,7 @@
 //! The command line: `millefs [-f] [--debug] [SOURCE] MOUNTPOINT -o OPTION[,OPTION…]`.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +13,7 @@ pub(crate) struct Options {
     pub(crate) debug: bool,
     pub(crate) mountpoint: PathBuf,
     /// As given by mount(8); shown in the mount table.
-    pub(crate) source: Option<String>,
+    pub(crate) source: Option<OsString>,
     /// Topmost first.
     pub(crate) lowers: Vec<PathBuf>,
     pub(crate) upper: Option<PathBuf>,
@@ -26,30 +28,32 @@ pub(crate) struct Options {
     pub(crate) passthrough: Option<bool>,
     pub(crate) threads: Option<usize>,
     /// Words for the kernel.
-    pub(crate) kernel: Vec<String>,
+    pub(crate) kernel: Vec<OsString>,
     /// Words that mean nothing here; reported, then ignored.
-    pub(crate) ignored: Vec<String>,
+    pub(crate) ignored: Vec<OsString>,
 }
 
 /// Reads the arguments after the program's name.
-pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Options> {
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Options> {
     let mut options = Options::default();
     let mut places = Vec::new();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "-f" | "--foreground" => options.foreground = true,
-            "-d" | "--debug" => {
+        match argument.as_bytes() {
+            b"-f" | b"--foreground" => options.foreground = true,
+            b"-d" | b"--debug" => {
                 options.debug = true;
                 options.foreground = true;
             }
-            "-s" | "-n" => {}
-            "-o" => {
+            b"-s" | b"-n" => {}
+            b"-o" => {
                 let list = arguments.next().context("-o needs an argument")?;
-                parse_list(&list, &mut options)?;
+                parse_list(list.as_bytes(), &mut options)?;
             }
-            other if other.starts_with("-o") => parse_list(&other[2..], &mut options)?,
-            other if other.starts_with('-') && other.len() > 1 => bail!("unknown option {other}"),
+            other if other.starts_with(b"-o") => parse_list(&other[2..], &mut options)?,
+            other if other.starts_with(b"-") && other.len() > 1 => {
+                bail!("unknown option {}", argument.display())
+            }
             _ => places.push(argument),
         }
     }
@@ -61,7 +65,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Optio
             options.mountpoint = mountpoint.into();
         }
         (None, _, _) => bail!("no mount point given"),
-        (Some(_), Some(_), Some(extra)) => bail!("one argument too many: {extra}"),
+        (Some(_), Some(_), Some(extra)) => bail!("one argument too many: {}", extra.display()),
     }
     if options.lowers.is_empty() && options.upper.is_none() {
         bail!("no layers: -o lowerdir=… is missing");
@@ -72,26 +76,29 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Optio
     Ok(options)
 }
 
-fn parse_list(list: &str, options: &mut Options) -> Result<()> {
-    for word in split(list, ',') {
+fn parse_list(list: &[u8], options: &mut Options) -> Result<()> {
+    for word in split(list, b',') {
         if word.is_empty() {
             continue;
         }
-        let (key, value) = match word.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
-            None => (&*word, None),
+        let (key, value) = match word.iter().position(|&byte| byte == b'=') {
+            Some(equals) => (&word[..equals], Some(&word[equals + 1..])),
+            None => (&word[..], None),
         };
-        parse_word(key, value, &word, options).with_context(|| format!("option {word}"))?;
+        let key = String::from_utf8_lossy(key);
+        let text = OsStr::from_bytes(&word).display();
+        parse_word(&key, value, &word, options).with_context(|| format!("option {text}"))?;
     }
     Ok(())
 }
 
-fn parse_word(key: &str, value: Option<&str>, word: &str, options: &mut Options) -> Result<()> {
+fn parse_word(key: &str, value: Option<&[u8]>, word: &[u8], options: &mut Options) -> Result<()> {
     let given = || value.context("needs a value");
+    let whole = || OsStr::from_bytes(word).to_owned();
     match key {
         "lowerdir" => {
-            let lowers = split(given()?, ':');
-            options.lowers = lowers.iter().map(|path| unescape(path).into()).collect();
+            let lowers = split(given()?, b':');
+            options.lowers = lowers.iter().map(|path| unescape(path)).collect();
             if options
                 .lowers
                 .iter()
@@ -100,27 +107,30 @@ fn parse_word(key: &str, value: Option<&str>, word: &str, options: &mut Options)
                 bail!("an empty path among the layers");
             }
         }
-        "upperdir" => options.upper = Some(unescape(given()?).into()),
-        "workdir" => options.work = Some(unescape(given()?).into()),
+        "upperdir" => options.upper = Some(unescape(given()?)),
+        "workdir" => options.work = Some(unescape(given()?)),
         "redirect_dir" => {
             options.redirect_dir = match given()? {
-                "on" | "follow" => Some(true),
-                "off" | "nofollow" => Some(false),
+                b"on" | b"follow" => Some(true),
+                b"off" | b"nofollow" => Some(false),
                 _ => bail!("on or off"),
             };
         }
-        "metacopy" => options.metacopy = Some(on_or_off(given()?)?),
+        "metacopy" => options.metacopy = Some(switch(given()?)?),
         "userxattr" => options.userxattr = true,
         "volatile" => options.volatile = true,
-        "fsync" => options.volatile = !number_switch(given()?)?,
+        "fsync" => options.volatile = !switch(given()?)?,
         "noacl" => options.acl = Some(false),
         "acl" => options.acl = Some(true),
         "allow_other" => options.allow_other = Some(true),
         "noallow_other" => options.allow_other = Some(false),
-        "passthrough" => options.passthrough = Some(on_or_off(given()?)?),
-        "threads" => options.threads = Some(given()?.parse().context("needs a number")?),
+        "passthrough" => options.passthrough = Some(switch(given()?)?),
+        "threads" => {
+            let number = std::str::from_utf8(given()?).context("needs a number")?;
+            options.threads = Some(number.parse().context("needs a number")?);
+        }
         "ro" => options.read_only = true,
-        "fsname" => options.source = Some(given()?.to_owned()),
+        "fsname" => options.source = Some(OsStr::from_bytes(given()?).to_owned()),
         // Words of mount(8) and fusermount that change nothing.
         "rw"
         | "dev"
@@ -138,65 +148,53 @@ fn parse_word(key: &str, value: Option<&str>, word: &str, options: &mut Options)
         | "default_permissions"
         | "subtype" => {}
         "nodev" | "nosuid" | "noexec" | "noatime" | "nodiratime" | "relatime" | "strictatime"
-        | "sync" | "dirsync" => options.kernel.push(word.to_owned()),
-        "context" | "fscontext" | "defcontext" | "rootcontext" | "max_read" => {
-            options.kernel.push(word.to_owned());
-        }
+        | "sync" | "dirsync" | "context" | "fscontext" | "defcontext" | "rootcontext"
+        | "max_read" => options.kernel.push(whole()),
         // What they ask for is always so: link counts and inode numbers are right, hard links are kept.
-        "index" | "xino" | "nfs_export" | "static_nlink" | "ino32" | "fast_ino" | "threaded"
+        "index" | "xino" | "nfs_export" | "static_nlink" | "fast_ino" | "threaded"
         | "big_writes" | "writeback" | "timeout" | "lazy_fsync" => {}
-        _ if word.starts_with("x-") || word.starts_with("comment=") => {}
-        _ => options.ignored.push(word.to_owned()),
+        _ if word.starts_with(b"x-") || word.starts_with(b"comment=") => {}
+        _ => options.ignored.push(whole()),
     }
     Ok(())
 }
 
-fn on_or_off(value: &str) -> Result<bool> {
+fn switch(value: &[u8]) -> Result<bool> {
     match value {
-        "on" | "1" | "yes" | "true" => Ok(true),
-        "off" | "0" | "no" | "false" => Ok(false),
+        b"on" | b"1" | b"yes" | b"true" => Ok(true),
+        b"off" | b"0" | b"no" | b"false" => Ok(false),
         _ => bail!("on or off"),
     }
 }
 
-fn number_switch(value: &str) -> Result<bool> {
-    match value {
-        "0" => Ok(false),
-        "1" => Ok(true),
-        _ => bail!("0 or 1"),
-    }
-}
-
 /// Splits at a separator, except where it follows a backslash. The backslashes stay.
-fn split(text: &str, separator: char) -> Vec<String> {
-    let mut parts = vec![String::new()];
+fn split(text: &[u8], separator: u8) -> Vec<Vec<u8>> {
+    let mut parts = Vec::new();
+    let mut part = Vec::new();
     let mut escaped = false;
-    for character in text.chars() {
-        let ends = character == separator && !escaped;
-        escaped = character == '\\' && !escaped;
-        if ends {
-            parts.push(String::new());
-        } else if let Some(part) = parts.last_mut() {
-            part.push(character);
+    for &byte in text {
+        if byte == separator && !escaped {
+            parts.push(std::mem::take(&mut part));
+        } else {
+            part.push(byte);
         }
+        escaped = byte == b'\\' && !escaped;
     }
+    parts.push(part);
     parts
 }
 
 /// Takes the backslash from before a separator or another backslash.
-fn unescape(text: &str) -> String {
-    let mut plain = String::new();
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        if character == '\\'
-            && let Some(next) = characters.next_if(|next| matches!(next, ':' | ',' | '\\'))
-        {
-            plain.push(next);
-        } else {
-            plain.push(character);
+fn unescape(text: &[u8]) -> PathBuf {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut bytes = text.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        match bytes.next_if(|next| byte == b'\\' && matches!(next, b':' | b',' | b'\\')) {
+            Some(escaped) => plain.push(escaped),
+            None => plain.push(byte),
         }
     }
-    plain
+    OsString::from_vec(plain).into()
 }
 
 #[cfg(test)]
@@ -204,7 +202,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &[&str]) -> Options {
-        parse(line.iter().map(ToString::to_string)).unwrap()
+        parse(line.iter().map(OsString::from)).unwrap()
     }
 
     #[test]
@@ -222,7 +220,7 @@ mod tests {
     #[test]
     fn as_mount_calls_it() {
         let options = parsed(&["src", "/m", "-o", "rw,dev,suid,lowerdir=/a,nosuid,x-y"]);
-        assert_eq!(options.source.as_deref(), Some("src"));
+        assert_eq!(options.source, Some("src".into()));
         assert_eq!(options.kernel, ["nosuid"]);
         assert!(options.ignored.is_empty());
     }
@@ -244,10 +242,7 @@ mod tests {
             &["-o", "lowerdir=/a,metacopy=maybe", "/m"],
             &["-x", "-o", "lowerdir=/a", "/m"],
         ] {
-            assert!(
-                parse(line.iter().map(ToString::to_string)).is_err(),
-                "{line:?}"
-            );
+            assert!(parse(line.iter().map(OsString::from)).is_err(), "{line:?}");
         }
     }
 }

@@ -1,11 +1,10 @@
 //! Mounting and serving until the mount ends.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use log::{LevelFilter, Log, Metadata, Record};
-use mille_union::fuse::{MountOptions, Mounted, Via, mount};
+use mille_union::fuse::{MountOptions, Mounted, Passthrough, Via, mount};
 use mille_union::{Access, Config, Features, Lower, MarkSpace, Ownership, Upper, View};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -15,41 +14,52 @@ use crate::options::Options;
 /// Mounts as asked and returns when the file system is unmounted.
 pub(crate) fn serve(options: Options, in_background: bool) -> Result<()> {
     log::set_logger(&Stderr).context("set up messages")?;
-    log::set_max_level(if options.debug { LevelFilter::Debug } else { LevelFilter::Warn });
+    log::set_max_level(if options.debug {
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Warn
+    });
     for word in &options.ignored {
         log::warn!("option {} is not known and ignored", word.display());
     }
     // Before any thread exists, so that all inherit the mask and only the waiting thread sees them.
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .collect();
     signals.thread_block().context("block signals")?;
     let mountpoint = std::path::absolute(&options.mountpoint)
         .with_context(|| options.mountpoint.display().to_string())?;
     let mount_options = mount_options(&options);
-    let view = View::open(config(options)).context("open layers")?;
-    let mounted = mount(view, &mountpoint, &mount_options)
-        .with_context(|| format!("mount on {}", mountpoint.display()))?;
-    // The first answer to a question through the mount shows that it works; only then may the caller go on.
-    rustix::fs::statvfs(&mountpoint).with_context(|| mountpoint.display().to_string())?;
+    let view = View::open(config(options))?;
+    // When this returns, the mount answers; only then may the caller go on.
+    let mounted = mount(view, &mountpoint, &mount_options)?;
     if in_background {
         background::detach()?;
         background::ready()?;
     }
-    wait(mounted, signals, &mountpoint)
+    wait(mounted, signals)
 }
 
 fn config(options: Options) -> Config {
     let privileged = is_first_user_namespace() && nix::unistd::geteuid().is_root();
-    let space = if privileged && !options.userxattr { MarkSpace::Trusted } else { MarkSpace::User };
+    let space = if privileged && !options.userxattr {
+        MarkSpace::Trusted
+    } else {
+        MarkSpace::User
+    };
     let redirects = options.redirect_dir.unwrap_or(space == MarkSpace::Trusted);
     let upper = match (options.upper, options.work) {
         (Some(dir), Some(work)) => Some(Upper {
             dir,
             work,
-            access: if options.read_only { Access::Observe } else { Access::Exclusive },
+            access: Access::Exclusive,
         }),
         _ => None,
     };
-    let lower = |path| Lower { aufs: true, ..Lower::at(path) };
+    let lower = |path| Lower {
+        aufs: true,
+        ..Lower::at(path)
+    };
     Config {
         lowers: options.lowers.into_iter().map(lower).collect(),
         upper,
@@ -59,7 +69,8 @@ fn config(options: Options) -> Config {
             redirect_dir: redirects,
             metacopy: options.metacopy.unwrap_or(false),
             volatile: options.volatile,
-            ..Features::default()
+            // The layers below may be in a form where these names are whiteouts.
+            reserve_wh_names: true,
         },
     }
 }
@@ -68,13 +79,21 @@ fn mount_options(options: &Options) -> MountOptions {
     let root = nix::unistd::geteuid().is_root();
     let name = |word: &std::ffi::OsString| word.to_string_lossy().into_owned();
     MountOptions {
-        fsname: options.source.as_ref().map_or_else(|| "millefs".to_owned(), name),
+        fsname: options
+            .source
+            .as_ref()
+            .map_or_else(|| "millefs".to_owned(), name),
         subtype: "millefs".to_owned(),
         allow_other: options.allow_other.unwrap_or(root),
         read_only: options.read_only || options.upper.is_none(),
+        threads: options.threads.unwrap_or(0),
+        passthrough: match options.passthrough {
+            Some(false) => Passthrough::Off,
+            Some(true) | None => Passthrough::Auto,
+        },
         via: if root { Via::Direct } else { Via::Fusermount },
+        acl: options.acl.unwrap_or(true),
         kernel_options: options.kernel.iter().map(name).collect(),
-        ..MountOptions::default()
     }
 }
 
@@ -85,19 +104,22 @@ fn is_first_user_namespace() -> bool {
 }
 
 /// Serves until somebody unmounts, or a signal asks for it.
-fn wait(mounted: Mounted, signals: SigSet, mountpoint: &Path) -> Result<()> {
+fn wait(mounted: Mounted, signals: SigSet) -> Result<()> {
     let mounted = Arc::new(mounted);
     let asked = Arc::clone(&mounted);
-    let watcher = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if let Ok(signal) = signals.wait() {
-            log::info!("{signal}: unmounting");
-            if let Err(error) = asked.unmount() {
-                log::error!("unmount: {error}");
+    let watcher = std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if let Ok(signal) = signals.wait() {
+                log::info!("{signal}: unmounting");
+                if let Err(error) = asked.unmount() {
+                    log::error!("unmount: {error}");
+                }
             }
-        }
-    });
+        });
     watcher.context("start the signal thread")?;
-    mounted.wait().with_context(|| format!("serve {}", mountpoint.display()))
+    mounted.wait()?;
+    Ok(())
 }
 
 /// Messages go to standard error, which is gone once in the background.
@@ -110,7 +132,7 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            eprintln!("millefs: {}", record.args());
+            crate::complain(&record.args());
         }
     }
 

@@ -213,7 +213,7 @@ impl Mounted {
     ///
     /// # Errors
     /// Serving ended with an error.
-    pub fn wait(self) -> Result<()> {
+    pub fn wait(&self) -> Result<()> {
         let session = self.session.lock().take();
         let result = match session {
             Some(session) => session.join().on("serve", &self.mountpoint),
