@@ -27,7 +27,7 @@ pub struct Object {
     pub mtime: i64,
     /// Size of a regular file and sha256 of its content; target of a link.
     pub content: String,
-    /// First path (in order) that shares the inode, for regular files with several names.
+    /// An earlier path (in order) that shares the inode, for regular files with several names.
     pub same_as: Option<PathBuf>,
 }
 
@@ -69,12 +69,15 @@ fn visit(
         } else {
             String::new()
         };
-        let same_as = (kind.is_file() && meta.nlink() > 1).then(|| {
-            inodes
+        // The link count alone does not tell: a name may be hidden by a layer above.
+        let same_as = if kind.is_file() && meta.nlink() > 1 {
+            let first: &mut PathBuf = inodes
                 .entry((meta.dev(), meta.ino()))
-                .or_insert_with(|| path.clone())
-                .clone()
-        });
+                .or_insert_with(|| path.clone());
+            Some(first.clone()).filter(|first| *first != path)
+        } else {
+            None
+        };
         let device = kind.is_char_device() || kind.is_block_device();
         let object = Object {
             mode: meta.mode(),

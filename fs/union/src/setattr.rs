@@ -26,6 +26,8 @@ pub struct SetAttr {
     pub gid: Option<u32>,
     /// Length of a regular file.
     pub size: Option<u64>,
+    /// The length is set as ftruncate(2) does, which renews the times even if it stays the same.
+    pub by_handle: bool,
     /// Time of last access.
     pub atime: Option<SetTime>,
     /// Time of last change.
@@ -43,20 +45,12 @@ pub enum SetTime {
 
 impl SetAttr {
     pub(crate) fn is_empty(&self) -> bool {
-        let Self {
-            mode,
-            uid,
-            gid,
-            size,
-            atime,
-            mtime,
-        } = self;
-        mode.is_none()
-            && uid.is_none()
-            && gid.is_none()
-            && size.is_none()
-            && atime.is_none()
-            && mtime.is_none()
+        self.mode.is_none()
+            && self.uid.is_none()
+            && self.gid.is_none()
+            && self.size.is_none()
+            && self.atime.is_none()
+            && self.mtime.is_none()
     }
 }
 
@@ -72,7 +66,7 @@ impl View {
     pub fn set_attr(&self, node: &NodeRef, change: &SetAttr) -> Result<()> {
         self.require_writable("setattr")?;
         if let Some(size) = change.size {
-            self.set_size(node, size)?;
+            self.set_size(node, size, change.by_handle)?;
         }
         let SetAttr {
             mode,
@@ -110,12 +104,16 @@ impl View {
         Ok(())
     }
 
-    fn set_size(&self, node: &NodeRef, size: u64) -> Result<()> {
+    fn set_size(&self, node: &NodeRef, size: u64, by_handle: bool) -> Result<()> {
         Self::require_file(node, "truncate")?;
         if i64::try_from(size).is_err() {
             return Err(Error::refused("truncate", Errno::INVAL));
         }
+        let stays = u64::try_from(self.object_stat(node)?.st_size) == Ok(size);
         self.copy_up(node, Need::Data(size))?;
+        if stays && !by_handle {
+            return Ok(());
+        }
         let file = self.open_data(node, OFlags::WRONLY)?;
         rustix::fs::ftruncate(&file.fd, size).op("truncate")
     }

@@ -12,6 +12,8 @@ pub struct Kind {
     pub who: Who,
     /// Metadata-only copy-up, on both sides.
     pub metacopy: bool,
+    /// The kernel keeps hard links over copy-up, in an index of its own that only it can read.
+    pub index: bool,
 }
 
 /// Mounts in a directory of their own; unmounted and removed when dropped.
@@ -76,8 +78,9 @@ impl Arena {
 
     fn mount_kernel(&self, upper: &str, work: &str, point: &str) {
         shell(&format!(
-            "mount -t overlay overlay -o {},index=on,xino=on {}",
+            "mount -t overlay overlay -o {},index={},xino=on {}",
             self.options(upper, work),
+            if self.kind.index { "on" } else { "off" },
             self.directory.path().join(point).display()
         ));
     }

@@ -66,13 +66,10 @@ impl View {
         if !truncate {
             return self.copy_up(node, Need::ALL);
         }
-        let was_there = node.data_in_upper();
         self.copy_up(node, Need::Data(0))?;
-        if was_there {
-            let file = self.open_data(node, OFlags::WRONLY)?;
-            rustix::fs::ftruncate(&file.fd, 0).op("truncate")?;
-        }
-        Ok(())
+        // Also of a copy that is empty already: truncating sets the times.
+        let file = self.open_data(node, OFlags::WRONLY)?;
+        rustix::fs::ftruncate(&file.fd, 0).op("truncate")
     }
 
     /// Sees to it that a node is in the upper as far as needed; waits if somebody else is at it.

@@ -102,6 +102,7 @@ impl Filesystem for Adapter {
             uid,
             gid,
             size,
+            by_handle: fh.is_some(),
             atime: atime.map(time),
             mtime: mtime.map(time),
         };
