@@ -97,6 +97,9 @@ impl Error {
             Self::Os { source, .. } => Some(source.raw_os_error()),
             Self::Path { source, .. } | Self::Io { source, .. } => source.raw_os_error(),
             Self::Archive { source, .. } => Some(source.errno()),
+            Self::Encode(mille_layer::encode::EncodeError::Write { source, .. }) => {
+                source.raw_os_error()
+            }
             Self::Encode(_) => None,
             Self::Busy { .. } => Some(libc::EBUSY),
             Self::Overlap { .. } | Self::Config(_) => Some(libc::EINVAL),

@@ -154,16 +154,17 @@ impl View {
         told.set(object, None).op("chown")
     }
 
-    /// Clears set-id bits and the file capability of a file that somebody without the right to keep them changes.
+    /// Clears set-id bits and the file capability of a file that somebody without the right to keep them changes. True
+    /// if that changed the mode.
     ///
     /// # Errors
     /// A failed system call.
-    pub fn strip_set_id(&self, node: &NodeRef) -> Result<()> {
+    pub fn strip_set_id(&self, node: &NodeRef) -> Result<bool> {
         if node.kind != FileType::RegularFile || !node.in_upper() {
-            return Ok(());
+            return Ok(false);
         }
         let Some(handle) = self.upper_object(node)? else {
-            return Ok(());
+            return Ok(false);
         };
         let mode = self.object_stat(node)?.st_mode & 0o7777;
         let stripped = without_set_id(mode);
@@ -175,7 +176,8 @@ impl View {
             }
         }
         xattr::remove_if_present(handle.as_fd(), OsStr::new("security.capability"))
-            .op("clear file capability")
+            .op("clear file capability")?;
+        Ok(stripped != mode)
     }
 
     /// Size and free space: those of the upper's file system, or of the topmost layer's.

@@ -324,25 +324,14 @@ impl View {
         Ok(false)
     }
 
-    fn has_redirect(&self, dir: BorrowedFd<'_>) -> Result<bool> {
+    fn has_redirect(&self, root: BorrowedFd<'_>) -> Result<bool> {
         let name = crate::dialect::mark_name(self.space, mille_layer::Mark::Redirect);
-        for (name_of, kind, _) in entries(dir)? {
-            if kind != FileType::Directory {
-                continue;
-            }
-            let inner = match open::dir_handle(dir, &name_of) {
-                Ok(inner) => inner,
-                Err(Errno::NOENT | Errno::NOTDIR) => continue,
-                Err(errno) => return Err(errno).op("look for redirects"),
-            };
-            let marked = xattr::get(inner.as_fd(), name)
-                .op("look for redirects")?
-                .is_some();
-            if marked || self.has_redirect(inner.as_fd())? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let mut found = false;
+        visit_dirs(root, &mut |dir, _| {
+            found |= xattr::get(dir, name).op("look for redirects")?.is_some();
+            Ok(!found)
+        })?;
+        Ok(found)
     }
 
     /// The hard links of a layer.
@@ -352,13 +341,7 @@ impl View {
         if let Some(groups) = layers.get(&layer) {
             return Ok(groups.clone());
         }
-        let mut groups = Groups::new();
-        collect(
-            self.lowers[usize::from(layer)].root.as_fd(),
-            &[],
-            &mut groups,
-        )?;
-        let groups = Arc::new(groups);
+        let groups = Arc::new(collect(self.lowers[usize::from(layer)].root.as_fd())?);
         layers.insert(layer, groups.clone());
         Ok(groups)
     }
@@ -432,34 +415,55 @@ fn replay(work: &Work, upper: BorrowedFd<'_>, record: &OsStr, copy: &OsStr) -> R
     Ok(())
 }
 
-/// Collects the files with more than one name below a directory of a layer.
-fn collect(dir: BorrowedFd<'_>, path: &[u8], groups: &mut Groups) -> Result<()> {
-    for (name, kind, _) in entries(dir)? {
-        if kind == FileType::Directory {
-            let inner = match open::dir_handle(dir, &name) {
-                Ok(inner) => inner,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => continue,
-                Err(errno) => return Err(errno).op("index hard links"),
+/// Collects the files of a layer that have more than one name.
+fn collect(root: BorrowedFd<'_>) -> Result<Groups> {
+    let mut groups = Groups::new();
+    visit_dirs(root, &mut |dir, path| {
+        for (name, kind) in entries(dir)? {
+            if kind == FileType::Directory {
+                continue;
+            }
+            let Some(stat) = open::stat_name(dir, &name).op("index hard links")? else {
+                continue;
             };
-            collect(inner.as_fd(), &join(path, &name), groups)?;
-            continue;
+            if stat.st_nlink > 1 && !crate::dialect::is_whiteout_device(&stat) {
+                groups
+                    .entry((stat.st_dev, stat.st_ino))
+                    .or_default()
+                    .push(join(path, &name));
+            }
         }
-        let Some(stat) = open::stat_name(dir, &name).op("index hard links")? else {
-            continue;
+        Ok(true)
+    })?;
+    Ok(groups)
+}
+
+/// Visits every directory of a layer with its path, until told to stop.
+fn visit_dirs(
+    root: BorrowedFd<'_>,
+    visit: &mut dyn FnMut(BorrowedFd<'_>, &[u8]) -> Result<bool>,
+) -> Result<()> {
+    let mut todo: Vec<Vec<u8>> = vec![Vec::new()];
+    while let Some(path) = todo.pop() {
+        let dir = match open::dir_beneath(root, &path) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::XDEV) => continue,
+            Err(errno) => return Err(errno).op("walk layer"),
         };
-        let whiteout = crate::dialect::is_whiteout_device(&stat);
-        if stat.st_nlink > 1 && !whiteout {
-            groups
-                .entry((stat.st_dev, stat.st_ino))
-                .or_default()
-                .push(join(path, &name));
+        if !visit(dir.as_fd(), &path)? {
+            return Ok(());
+        }
+        for (name, kind) in entries(dir.as_fd())? {
+            if kind == FileType::Directory {
+                todo.push(join(&path, &name));
+            }
         }
     }
     Ok(())
 }
 
-/// Names, kinds and inode numbers in a directory of a layer.
-fn entries(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType, u64)>> {
+/// Names and kinds in a directory of a layer.
+fn entries(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>> {
     let readable = open::reopen(dir, OFlags::RDONLY | OFlags::DIRECTORY).op("read layer")?;
     let mut entries = Vec::new();
     for entry in Dir::new(readable).op("read layer")? {
@@ -476,7 +480,7 @@ fn entries(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType, u64)>> {
             };
             kind = FileType::from_raw_mode(stat.st_mode);
         }
-        entries.push((name, kind, entry.ino()));
+        entries.push((name, kind));
     }
     Ok(entries)
 }

@@ -9,7 +9,7 @@ mod build;
 mod data;
 mod links;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ pub(crate) use links::LinkIndex;
 
 use crate::error::{Context, Error, Result};
 use crate::getattr::Handle;
-use crate::node::{Link, NodeRef, State, UpperObject};
+use crate::node::{Link, LowerFile, NodeRef, State, UpperObject};
 use crate::sys::{object, open, xattr};
 use crate::view::View;
 use crate::work::{Temp, Work};
@@ -78,6 +78,7 @@ impl View {
         if met(&node.state.read()) {
             return Ok(());
         }
+        self.copy_up_parents(node)?;
         let work = self.require_writable("copy up")?;
         let _claim = node.copying.claim();
         let (present, links, removed) = {
@@ -100,6 +101,28 @@ impl View {
             return self.copy_up_group(work, node, need);
         }
         self.copy_up_one(work, node, need, &links[0])
+    }
+
+    /// Copies up the directories above a node, from the top down. Not by recursion: how deep a tree is decides who makes
+    /// it.
+    fn copy_up_parents(&self, node: &NodeRef) -> Result<()> {
+        let above = |node: &NodeRef| {
+            node.state
+                .read()
+                .links
+                .first()
+                .map(|link| link.parent.clone())
+        };
+        let mut missing = Vec::new();
+        let mut here = above(node);
+        while let Some(dir) = here.take_if(|dir| !dir.in_upper()) {
+            here = above(&dir);
+            missing.push(dir);
+        }
+        for dir in missing.into_iter().rev() {
+            self.copy_up(&dir, Need::Attributes)?;
+        }
+        Ok(())
     }
 
     /// Copies up an object with one name.
@@ -166,17 +189,17 @@ impl View {
             .ok_or(Error::refused("copy up", Errno::IO))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0).min(limit);
         let target = self.open_for_filling(handle.as_fd())?;
-        if size > 0 {
-            let source = self.lower_handle(lower.data_owner())?;
-            let source = open::reopen(source.as_fd(), OFlags::RDONLY).op("copy up")?;
-            data::copy(source.as_fd(), target.as_fd(), size).op("copy up data")?;
-            if !self.features.volatile {
-                rustix::fs::fsync(&target).op("copy up data")?;
+        let filled = self.fill(lower, target.as_fd(), size);
+        if filled.is_err() {
+            // What was copied is not read by anybody, but takes space.
+            let whole = u64::try_from(stat.st_size).unwrap_or(0);
+            let emptied = rustix::fs::ftruncate(&target, 0);
+            if let Err(errno) = emptied.and_then(|()| rustix::fs::ftruncate(&target, whole)) {
+                log::error!("copy up: half-copied data stays: {errno}");
             }
-        } else {
-            rustix::fs::ftruncate(&target, 0).op("copy up data")?;
         }
         object::set_times(handle.as_fd(), &object::times_of(&stat)).op("copy up")?;
+        filled?;
         for mark in [mille_layer::Mark::Metacopy, mille_layer::Mark::Redirect] {
             let name = crate::dialect::mark_name(self.space, mark);
             xattr::remove_if_present(handle.as_fd(), name).op("copy up")?;
@@ -188,17 +211,28 @@ impl View {
         Ok(())
     }
 
+    /// Copies the first bytes of a lower file into an upper one.
+    fn fill(&self, lower: &LowerFile, target: BorrowedFd<'_>, size: u64) -> Result<()> {
+        if size == 0 {
+            return rustix::fs::ftruncate(target, 0).op("copy up data");
+        }
+        let source = self.lower_handle(lower.data_owner())?;
+        let source = open::reopen(source.as_fd(), OFlags::RDONLY).op("copy up")?;
+        data::copy(source.as_fd(), target, size).op("copy up data")?;
+        if self.features.volatile {
+            return Ok(());
+        }
+        rustix::fs::fsync(target).op("copy up data")
+    }
+
     /// Opens an upper file of ours for writing, whatever its permission bits say.
-    fn open_for_filling(
-        &self,
-        handle: std::os::fd::BorrowedFd<'_>,
-    ) -> Result<std::os::fd::OwnedFd> {
+    fn open_for_filling(&self, handle: BorrowedFd<'_>) -> Result<OwnedFd> {
         self.retry_short_of_fds(|| open::reopen(handle, OFlags::WRONLY))
             .op("copy up")
     }
 
     /// The upper directory into which names are about to be put.
-    pub(crate) fn upper_parent(&self, dir: &NodeRef) -> Result<Arc<std::os::fd::OwnedFd>> {
+    pub(crate) fn upper_parent(&self, dir: &NodeRef) -> Result<Arc<OwnedFd>> {
         if !dir.is_dir() {
             return Err(Error::refused("change directory", Errno::NOTDIR));
         }
@@ -246,12 +280,12 @@ impl View {
 pub(crate) struct KeptTimes(Timestamps);
 
 impl KeptTimes {
-    pub(crate) fn of(dir: std::os::fd::BorrowedFd<'_>) -> Result<Self> {
+    pub(crate) fn of(dir: BorrowedFd<'_>) -> Result<Self> {
         let stat = rustix::fs::fstat(dir).op("stat directory")?;
         Ok(Self(object::times_of(&stat)))
     }
 
-    pub(crate) fn restore(&self, dir: std::os::fd::BorrowedFd<'_>) {
+    pub(crate) fn restore(&self, dir: BorrowedFd<'_>) {
         if let Err(errno) = object::set_times(dir, &self.0) {
             log::warn!("copy up: cannot restore a directory's times: {errno}");
         }

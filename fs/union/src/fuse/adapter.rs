@@ -286,8 +286,8 @@ impl Filesystem for Adapter {
         server.count(Op::Write);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let written = server.data(ino, true).and_then(|(node, file)| {
-            if kill {
-                server.view.strip_set_id(&node)?;
+            if kill && server.view.strip_set_id(&node)? {
+                server.attributes_changed(convert::node_id(ino));
             }
             super::io::write_at(&file, data, offset)
         });

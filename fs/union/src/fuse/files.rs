@@ -88,8 +88,8 @@ impl Server {
         if is_writing(flags) {
             let truncate = flags & libc::O_TRUNC != 0;
             self.view.prepare_write(&node, truncate)?;
-            if truncate && !caller.keeps_set_id(&self.view, &node)? {
-                self.view.strip_set_id(&node)?;
+            if truncate {
+                self.strip_set_id(caller, &node, convert::node_id(ino))?;
             }
         }
         let id = convert::node_id(ino);
@@ -117,6 +117,14 @@ impl Server {
             face.writers += 1;
         }
         Ok(opened)
+    }
+
+    /// After a write or truncation that the kernel did not announce as one that clears set-id bits.
+    pub(crate) fn strip_set_id(&self, caller: Caller, node: &NodeRef, id: NodeId) -> Result<()> {
+        if !caller.keeps_set_id(&self.view, node)? && self.view.strip_set_id(node)? {
+            self.attributes_changed(id);
+        }
+        Ok(())
     }
 
     /// Decides how a file that is not open yet is opened.

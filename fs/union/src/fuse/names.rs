@@ -78,8 +78,8 @@ impl Server {
             .ok_or(Error::refused("create", Os::STALE))?;
         let truncate = flags & libc::O_TRUNC != 0;
         self.view.prepare_write(&node, truncate)?;
-        if truncate && !caller.keeps_set_id(&self.view, &node)? {
-            self.view.strip_set_id(&node)?;
+        if truncate {
+            self.strip_set_id(caller, &node, node.id())?;
         }
         let (handle, _) = self.view.data_handle(&node)?;
         Ok((node, handle))

@@ -127,23 +127,22 @@ mod tests {
     #[test]
     fn jobs_run_side_by_side() {
         let pool = Pool::new();
-        let (first, first_done) = mpsc::channel::<()>();
-        let (second, second_done) = mpsc::channel::<()>();
-        let (all, results) = mpsc::channel();
+        let (second_ran, wait_for_second) = mpsc::channel();
+        let (report, results) = mpsc::channel();
         // The first job can end only when the second has run.
-        let report = all.clone();
+        let first_report = report.clone();
         pool.run(Box::new(move || {
-            second_done.recv().unwrap();
-            drop(first);
-            report.send(1).unwrap();
+            let second = wait_for_second
+                .recv_timeout(Duration::from_secs(5))
+                .unwrap_or("late");
+            first_report.send(second).unwrap();
         }));
         pool.run(Box::new(move || {
-            drop(second);
-            all.send(2).unwrap_or(());
+            second_ran.send("second ran").unwrap();
+            report.send("second").unwrap();
         }));
-        assert!(first_done.recv_timeout(Duration::from_secs(5)).is_err());
-        let mut seen = vec![results.recv().unwrap_or(0), results.recv().unwrap_or(0)];
+        let mut seen: Vec<&str> = results.iter().collect();
         seen.sort_unstable();
-        assert_eq!(seen, [1, 2]);
+        assert_eq!(seen, ["second", "second ran"]);
     }
 }

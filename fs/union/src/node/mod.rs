@@ -223,14 +223,24 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        let state = self.state.get_mut();
         if let Some(table) = self.table.upgrade() {
-            let upper = self
-                .state
-                .get_mut()
-                .upper
-                .as_ref()
-                .map(|upper| (upper.dev, upper.ino));
-            table.forget_dropped(self.serial, self.ino, upper, &self.stack);
+            let upper = state.upper.as_ref().map(|upper| (upper.dev, upper.ino));
+            table.forget_dropped(self.ino, upper, &self.stack);
+        }
+        // Parents that nobody else holds go with their last child. Not by recursion: how deep a tree is decides who
+        // makes it.
+        let mut parents: Vec<NodeRef> = Vec::new();
+        parents.extend(
+            std::mem::take(&mut state.links)
+                .into_iter()
+                .map(|link| link.parent),
+        );
+        while let Some(parent) = parents.pop() {
+            if let Some(mut node) = Arc::into_inner(parent) {
+                let links = std::mem::take(&mut node.state.get_mut().links);
+                parents.extend(links.into_iter().map(|link| link.parent));
+            }
         }
     }
 }

@@ -213,15 +213,8 @@ impl Table {
     }
 
     /// Called by a node's end of life.
-    pub(super) fn forget_dropped(
-        &self,
-        serial: u64,
-        ino: u64,
-        upper: Option<(u64, u64)>,
-        stack: &Stack,
-    ) {
+    pub(super) fn forget_dropped(&self, ino: u64, upper: Option<(u64, u64)>, stack: &Stack) {
         // An entry that was replaced meanwhile belongs to a living node: only dead ones go.
-        let _ = serial;
         let dead = |weak: &Weak<Node>| weak.strong_count() == 0;
         let upper = upper.map(|(dev, ino)| Key::Upper { dev, ino });
         for key in upper.into_iter().chain(self.stack_key(stack)) {

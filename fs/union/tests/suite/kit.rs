@@ -1,0 +1,183 @@
+//! Layers in a temporary directory, a view of them, and small words for tests.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use mille_union::fuse::{MountOptions, Mounted, mount};
+use mille_union::{
+    Access, Config, Features, Lower, MarkSpace, NodeRef, Owner, Ownership, Upper, View,
+    resolve_path,
+};
+
+/// Layers below one temporary directory: `l1`, `l2`, … (the last the topmost), `u`, `w`, `m`.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) lowers: usize,
+    pub(crate) features: Features,
+    pub(crate) space: MarkSpace,
+    pub(crate) ownership: Ownership,
+}
+
+impl Stage {
+    /// Makes layers by a shell script that runs in the temporary directory with `l1` … made.
+    pub(crate) fn new(lowers: usize, script: &str) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("mille-u-")
+            .tempdir_in("/var/tmp")
+            .unwrap();
+        for layer in 1..=lowers {
+            fs::create_dir(directory.path().join(format!("l{layer}"))).unwrap();
+        }
+        for name in ["u", "w", "m"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let space = if is_root() {
+            MarkSpace::Trusted
+        } else {
+            MarkSpace::User
+        };
+        let features = Features {
+            metacopy: true,
+            ..Features::default()
+        };
+        let stage = Self {
+            directory,
+            lowers,
+            features,
+            space,
+            ownership: Ownership::Real,
+        };
+        stage.shell(script);
+        stage
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Runs a script in the temporary directory; its standard output.
+    pub(crate) fn shell(&self, script: &str) -> String {
+        let output = Command::new("bash")
+            // `no COMMAND`: it must fail.
+            .arg("-euxc")
+            .arg(format!("no() {{ if \"$@\"; then exit 1; fi; }}\n{script}"))
+            .current_dir(self.directory.path())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{script}\n{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn config(&self, upper: Option<Upper>) -> Config {
+        Config {
+            lowers: (1..=self.lowers)
+                .rev()
+                .map(|layer| Lower::at(self.path(&format!("l{layer}"))))
+                .collect(),
+            upper,
+            space: self.space,
+            ownership: self.ownership,
+            features: self.features,
+        }
+    }
+
+    pub(crate) fn upper(&self, access: Access) -> Upper {
+        Upper {
+            dir: self.path("u"),
+            work: self.path("w"),
+            access,
+        }
+    }
+
+    /// The view with its upper, to be written.
+    pub(crate) fn view(&self) -> Arc<View> {
+        View::open(self.config(Some(self.upper(Access::Exclusive)))).unwrap()
+    }
+
+    /// The view of the lowers alone.
+    pub(crate) fn base(&self) -> Arc<View> {
+        View::open(self.config(None)).unwrap()
+    }
+
+    /// Tries to open the view with its upper.
+    pub(crate) fn try_view(&self, access: Access) -> mille_union::Result<Arc<View>> {
+        View::open(self.config(Some(self.upper(access))))
+    }
+
+    /// Mounts at `m`.
+    pub(crate) fn mount(&self) -> Mounted {
+        self.mount_with(&MountOptions::default())
+    }
+
+    pub(crate) fn mount_with(&self, options: &MountOptions) -> Mounted {
+        mount(self.view(), &self.path("m"), options).unwrap()
+    }
+
+    /// A fingerprint of everything in the lower layers.
+    pub(crate) fn lowers_fingerprint(&self) -> String {
+        self.shell(
+            "for l in l*; do (cd $l && find . -printf '%p %y %m %U:%G %s %n %T@ %l\\n' | sort; \
+             find . -type f -print0 | sort -z | xargs -0r sha256sum; getfattr -Rhd -m - . 2>/dev/null); done",
+        )
+    }
+}
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Tests that mount need root; they fail without it.
+pub(crate) fn require_root() {
+    assert!(is_root(), "this test needs root");
+}
+
+/// The caller itself.
+pub(crate) fn me() -> Owner {
+    Owner {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    }
+}
+
+/// A node by path, links not followed.
+pub(crate) fn node(view: &View, path: &str) -> NodeRef {
+    resolve_path(view, Path::new(path), false).unwrap()
+}
+
+/// The bytes of a file.
+pub(crate) fn bytes(view: &View, path: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    view.open_read(&node(view, path))
+        .unwrap()
+        .read_to_end(&mut bytes)
+        .unwrap();
+    bytes
+}
+
+/// The names in a directory, sorted.
+pub(crate) fn names(view: &View, path: &str) -> Vec<String> {
+    let mut names: Vec<String> = view
+        .list(&node(view, path))
+        .unwrap()
+        .into_iter()
+        .map(|entry| entry.name.to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Splits a path into parent and name.
+pub(crate) fn split<'a>(view: &View, path: &'a str) -> (NodeRef, &'a OsStr) {
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    (node(view, dir), OsStr::new(name))
+}

@@ -1,0 +1,140 @@
+//! The view as a library.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use mille_union::{Access, Error, Make, SetAttr, resolve_path};
+
+use crate::kit::{Stage, bytes, me, names, node, split};
+
+#[test]
+fn layers_merge_and_whiteouts_hide() {
+    let stage = Stage::new(
+        3,
+        "mkdir -p l1/d/s l2/d l3/d; echo 1 > l1/d/a; echo 1 > l1/d/b; echo 2 > l2/d/b; echo 1 > l1/x
+         mknod l3/d/a c 0 0; mkdir l3/x; echo 3 > l3/d/c",
+    );
+    let view = stage.base();
+    assert_eq!(names(&view, ""), ["d", "x"]);
+    assert_eq!(names(&view, "d"), ["b", "c", "s"]);
+    assert_eq!(bytes(&view, "d/b"), b"2\n");
+    assert!(node(&view, "x").is_dir());
+    assert!(
+        view.lookup(&node(&view, "d"), OsStr::new("a"))
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[test]
+fn paths_resolve_inside_the_root() {
+    let stage = Stage::new(
+        1,
+        "cd l1; mkdir -p a/b; echo f > a/b/f; ln -s /a/b/f abs; ln -s ../../../../a/b up; ln -s loop loop; ln -s a/b/f/ bad",
+    );
+    let view = stage.base();
+    let ino = |path: &str, follow| resolve_path(&view, Path::new(path), follow).map(|n| n.ino());
+    let file = ino("/a/b/f", false).unwrap();
+    assert_eq!(ino("abs", true).unwrap(), file);
+    assert_ne!(ino("abs", false).unwrap(), file);
+    assert_eq!(ino("up/f", false).unwrap(), file);
+    assert_eq!(ino("../../a/./b/../b/f", true).unwrap(), file);
+    assert_eq!(ino("loop", true).unwrap_err().errno(), libc::ELOOP);
+    assert_eq!(ino("abs/x", true).unwrap_err().errno(), libc::ENOTDIR);
+    assert_eq!(ino("bad", true).unwrap_err().errno(), libc::ENOTDIR);
+    assert_eq!(ino("a/nosuch", true).unwrap_err().errno(), libc::ENOENT);
+}
+
+#[test]
+fn an_upper_is_used_by_one_at_a_time_but_may_be_looked_at() {
+    let stage = Stage::new(1, "echo 1 > l1/a");
+    let view = stage.view();
+    assert!(matches!(
+        stage.try_view(Access::Exclusive),
+        Err(Error::Busy { .. })
+    ));
+    let observed = stage.try_view(Access::Observe).unwrap();
+    let (parent, name) = split(&view, "new");
+    view.make(&parent, name, Make::Dir { mode: 0o755 }, 0, me())
+        .unwrap();
+    assert_eq!(names(&observed, ""), ["a", "new"]);
+    let refused = observed
+        .unlink(&observed.root(), OsStr::new("a"))
+        .unwrap_err();
+    assert_eq!(refused.errno(), libc::EROFS);
+    drop((view, parent));
+    stage.try_view(Access::Exclusive).unwrap();
+}
+
+#[test]
+fn overlapping_directories_are_refused() {
+    let stage = Stage::new(1, "mkdir -p l1/inner");
+    for script in [
+        "rm -r u; ln -s l1 u",
+        "rm u; ln -s l1/inner u",
+        "rm u; mkdir u; rm -r w; ln -s u w",
+    ] {
+        stage.shell(script);
+        let error = stage.try_view(Access::Exclusive).unwrap_err();
+        assert!(matches!(error, Error::Overlap { .. }), "{script}: {error}");
+    }
+}
+
+#[test]
+fn numbers_stay_over_copy_up_and_the_next_mount() {
+    let stage = Stage::new(1, "cd l1; echo 1 > a; mkdir d; echo 2 > d/b; ln d/b d/c");
+    let numbers = |view: &mille_union::View| ["a", "d", "d/b", "d/c"].map(|p| node(view, p).ino());
+    let view = stage.view();
+    let before = numbers(&view);
+    assert_eq!(before[2], before[3]);
+    let mode = SetAttr {
+        mode: Some(0o600),
+        ..SetAttr::default()
+    };
+    for path in ["a", "d", "d/b"] {
+        view.set_attr(&node(&view, path), &mode).unwrap();
+    }
+    assert_eq!(numbers(&view), before);
+    assert_eq!(view.attr(&node(&view, "d/c")).unwrap().mode, 0o600);
+    assert_eq!(view.attr(&node(&view, "d/c")).unwrap().nlink, 2);
+    drop(view);
+    assert_eq!(numbers(&stage.view()), before);
+}
+
+#[test]
+fn a_killed_predecessor_s_hard_links_are_finished() {
+    let stage = Stage::new(1, "cd l1; mkdir d; echo old > d/a; ln d/a b; ln d/a c");
+    // As left by a server killed after the first of three links.
+    stage.shell(
+        "mkdir -p w/work u/d; echo new > w/work/intent-7.copy; ln w/work/intent-7.copy w/work/#6; \
+         ln w/work/intent-7.copy u/b; printf 'd/a\\0b\\0c\\0' > w/work/intent-7.names; touch w/work/#9",
+    );
+    let view = stage.view();
+    for path in ["d/a", "b", "c"] {
+        assert_eq!(bytes(&view, path), b"new\n", "{path}");
+    }
+    assert_eq!(view.attr(&node(&view, "c")).unwrap().nlink, 3);
+    assert!(!stage.shell("ls -A w/work").contains("intent"));
+    assert_eq!(stage.shell("find w/work -type f"), "");
+}
+
+#[test]
+fn a_hard_link_in_a_moved_directory_is_found() {
+    let stage = Stage::new(1, "cd l1; mkdir -p d/e; echo x > d/e/a; ln d/e/a b");
+    let view = stage.view();
+    let root = view.root();
+    view.rename(
+        &node(&view, "d"),
+        OsStr::new("e"),
+        &root,
+        OsStr::new("moved"),
+        rustix::fs::RenameFlags::empty(),
+    )
+    .unwrap();
+    drop((view, root));
+    let view = stage.view();
+    view.prepare_write(&node(&view, "b"), true).unwrap();
+    assert_eq!(view.attr(&node(&view, "b")).unwrap().nlink, 2);
+    assert_eq!(view.attr(&node(&view, "moved/a")).unwrap().size, 0);
+    assert_eq!(node(&view, "moved/a").ino(), node(&view, "b").ino());
+}

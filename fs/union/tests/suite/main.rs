@@ -1,0 +1,14 @@
+//! The merged view from outside: as a library, and mounted.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what went wrong by failing"
+)]
+
+mod changes;
+mod kit;
+mod library;
+mod mapping;
+mod mounted;
