@@ -2,7 +2,7 @@
 //!
 //! Within one process it is counted, so that an operation may be part of a larger one that holds the lock already.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +45,41 @@ impl Locks {
         self.take(true)
     }
 
+    /// As [`Locks::exclusive`], but `None` instead of waiting for another process.
+    pub(crate) fn try_exclusive(&self) -> Result<Option<StoreLock>, Error> {
+        let mut held = guard(&self.held);
+        if held.is_some() {
+            drop(held);
+            return self.take(true).map(Some);
+        }
+        let file = self.open()?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error).at("lock", &self.path),
+        }
+        *held = Some(Held {
+            _file: file,
+            exclusive: true,
+            count: 1,
+        });
+        Ok(Some(StoreLock {
+            held: Arc::clone(&self.held),
+        }))
+    }
+
+    fn open(&self) -> Result<File, Error> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&self.path);
+        file.at("open", &self.path)
+    }
+
     fn take(&self, exclusive: bool) -> Result<StoreLock, Error> {
         let mut held = guard(&self.held);
         match held.as_mut() {
@@ -53,15 +88,7 @@ impl Locks {
             }
             Some(lock) => lock.count += 1,
             None => {
-                let mut options = OpenOptions::new();
-                let file = options
-                    .read(true)
-                    .write(true)
-                    .create(true)
-                    .truncate(false)
-                    .mode(0o600)
-                    .open(&self.path);
-                let file = file.at("open", &self.path)?;
+                let file = self.open()?;
                 if exclusive {
                     file.lock()
                 } else {

@@ -131,6 +131,23 @@ impl Store {
         self.locks.exclusive()
     }
 
+    /// As [`Store::lock_exclusive`], but `None` instead of waiting for another process.
+    ///
+    /// # Errors
+    /// As [`Store::lock_exclusive`].
+    pub fn try_lock_exclusive(&self) -> Result<Option<StoreLock>, Error> {
+        self.locks.try_exclusive()
+    }
+
+    /// Returns whether something is being made or removed, or was when its process was killed: [`Store::collect`] under
+    /// the exclusive lock tells and clears.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn has_leftovers(&self) -> Result<bool, Error> {
+        Ok(!self.leftovers()?.is_empty())
+    }
+
     /// Returns the directory a layer has (or would have).
     #[must_use]
     pub fn layer_dir(&self, layer: &DiffId) -> PathBuf {

@@ -1,5 +1,10 @@
 //! The life of images in a store: import, names, save, load elsewhere, removal, damage.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what went wrong by failing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what went wrong by failing"
+)]
 
 use std::io::{Cursor, Read, Write};
 use std::path::Path;

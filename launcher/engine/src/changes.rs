@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::ids::ContainerId;
 use crate::lock::Lock;
 use crate::message::Message;
+use crate::stop::GRACE;
 
 /// How long a monitor may take to flush or freeze.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,22 +55,8 @@ impl Look {
 pub(crate) fn look(engine: &Engine, container: &Container, freeze: bool) -> Result<Look> {
     let stack = engine.stack(container)?;
     let writable = engine.writable(&container.id);
-    if container.is_running()
-        && let Some(mut channel) = engine.connect(&container.id)?
-    {
-        channel.queue(&Message::Watch);
-        if freeze && let Err(reason) = ask(&mut channel, &Message::Freeze)? {
-            log::warn!(
-                "container {} goes on during the commit: {reason}",
-                container.id.short()
-            );
-        }
-        if let Err(reason) = ask(&mut channel, &Message::Sync)? {
-            return Err(Error::Monitor {
-                id: container.id.to_string(),
-                reason: format!("flush: {reason}"),
-            });
-        }
+    let running = container.is_running();
+    if running && let Some(channel) = flushed(engine, container, freeze)? {
         let merged = stack.open(&writable, Access::Observe)?;
         return Ok(Look {
             merged,
@@ -77,10 +64,9 @@ pub(crate) fn look(engine: &Engine, container: &Container, freeze: bool) -> Resu
             monitor: Some(channel),
         });
     }
-    let lock = Lock::take_within(
-        &engine.layout.container(&container.id).lock(),
-        LOCK_PATIENCE,
-    )?;
+    // One that has just ended is still being taken down.
+    let patience = if running { GRACE } else { LOCK_PATIENCE };
+    let lock = Lock::take_within(&engine.layout.container(&container.id).lock(), patience)?;
     let access = if lock.is_some() {
         Access::Exclusive
     } else {
@@ -93,21 +79,40 @@ pub(crate) fn look(engine: &Engine, container: &Container, freeze: bool) -> Resu
     })
 }
 
-/// Asks the monitor for something; the inner error is its reason for refusing.
-fn ask(channel: &mut Channel, wish: &Message) -> Result<std::result::Result<(), String>> {
-    channel.queue(wish);
-    let answer = channel.wait_for(Some(PATIENCE), |message| match message {
-        Message::Done => Some(Ok(())),
-        Message::Failed(reason) => Some(Err(reason)),
-        _ => None,
-    });
-    Ok(
+/// Asks a running container's monitor to flush, and to hold the container still; `None` when it has ended meanwhile.
+fn flushed(engine: &Engine, container: &Container, freeze: bool) -> Result<Option<Channel>> {
+    let Some(mut channel) = engine.connect(&container.id)? else {
+        return Ok(None);
+    };
+    channel.queue(&Message::Watch);
+    let wishes: &[Message] = if freeze {
+        &[Message::Freeze, Message::Sync]
+    } else {
+        &[Message::Sync]
+    };
+    for wish in wishes {
+        channel.queue(wish);
+        let answer = channel.wait_for(Some(PATIENCE), |message| match message {
+            Message::Done => Some(Ok(())),
+            Message::Failed(reason) => Some(Err(reason)),
+            _ => None,
+        });
+        let refused = |reason: String| Error::Monitor {
+            id: container.id.to_string(),
+            reason,
+        };
         match answer.map_err(Error::system("talk to the monitor"))? {
-            Waited::Found(answer) => answer,
-            Waited::Closed => Err("the container has ended".to_owned()),
-            Waited::TimedOut => Err("the monitor does not answer".to_owned()),
-        },
-    )
+            Waited::Found(Ok(())) => {}
+            Waited::Found(Err(reason)) if *wish == Message::Freeze => {
+                let id = container.id.short();
+                log::warn!("container {id} goes on during the commit: {reason}");
+            }
+            Waited::Found(Err(reason)) => return Err(refused(format!("flush: {reason}"))),
+            Waited::TimedOut => return Err(refused("it does not answer".to_owned())),
+            Waited::Closed => return Ok(None),
+        }
+    }
+    Ok(Some(channel))
 }
 
 /// Lists what differs from the image.

@@ -32,19 +32,22 @@ pub(crate) fn open(options: &EngineOptions) -> Result<Engine> {
     for directory in [layout.containers(), layout.staging(), layout.names()] {
         files::make_directory(&directory, 0o700)?;
     }
-    sweep(
-        &layout,
-        SweepOptions {
-            privileged: inside || real_root,
-            thorough: new_run,
-        },
-    )?;
-    Ok(Engine {
+    let privileged = inside || real_root;
+    let options = SweepOptions {
+        privileged,
+        thorough: new_run,
+    };
+    sweep(&layout, options)?;
+    let engine = Engine {
         layout,
         store,
         mode,
         inside,
-    })
+    };
+    if privileged {
+        clear_store(&engine)?;
+    }
+    Ok(engine)
 }
 
 fn enter(layout: &Layout, access: Access, real_root: bool) -> Result<(Mode, bool)> {
@@ -60,6 +63,17 @@ fn enter(layout: &Layout, access: Access, real_root: bool) -> Result<(Mode, bool
         Remembered::write(layout, mode)?;
     }
     Ok((mode, mode != Mode::Root))
+}
+
+/// Removes what a killed command left in the store, unless somebody is at work there: nobody waits for that.
+fn clear_store(engine: &Engine) -> Result<()> {
+    if engine.store.has_leftovers()?
+        && let Some(_lock) = engine.store.try_lock_exclusive()?
+    {
+        let collected = crate::images::collect(engine)?;
+        log::debug!("cleared {} leftovers of the store", collected.staging);
+    }
+    Ok(())
 }
 
 /// Enters the user namespace in a process whose engine was opened for records only.
