@@ -56,10 +56,7 @@ pub(crate) fn create(engine: &Engine, options: CreateOptions) -> Result<Containe
         init_layer::ensure_host_mask(&engine.layout, engine.dialect())?;
     }
     let staged = engine.layout.staged(&id);
-    files::make_directory(&staged.directory, 0o700)?;
-    let Some(_lock) = Lock::try_take(&staged.lock())? else {
-        return Err(Error::RemovalInProgress(id.to_string()));
-    };
+    let _lock = removal::stage(&engine.layout, &id)?;
     let made = furnish(engine, &staged, container, name);
     if made.is_err()
         && let Err(error) = files::remove_tree(&staged.directory)

@@ -46,6 +46,11 @@ impl Layout {
         }
     }
 
+    /// The lock of a container that is about to be made, before it has a directory.
+    pub(crate) fn staging_lock(&self, id: &ContainerId) -> PathBuf {
+        self.staging().join(format!(".{id}.lock"))
+    }
+
     /// The paths of one container while it is being made.
     pub(crate) fn staged(&self, id: &ContainerId) -> ContainerPaths {
         ContainerPaths {

@@ -42,6 +42,19 @@ impl Lock {
             .mode(0o600)
             .open(path)
             .map_err(Error::io("open", path))?;
+        Self::acquire(file, path)
+    }
+
+    /// As [`Lock::try_take`], but leaves a missing file missing: `None` for that too.
+    pub(crate) fn try_take_existing(path: &Path) -> Result<Option<Self>> {
+        match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => Self::acquire(file, path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("open", path)(error)),
+        }
+    }
+
+    fn acquire(file: File, path: &Path) -> Result<Option<Self>> {
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
             Ok(_) => Ok(Some(Self { _file: file })),
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),

@@ -134,10 +134,15 @@ fn is_owner(layout: &Layout, name: &str, owner: &str) -> Result<bool> {
     let Some(id) = ContainerId::parse(owner) else {
         return Ok(false);
     };
-    if let Some(record) = records::read(layout, &id)? {
-        return Ok(record.name == name);
+    let has_name = || Ok(records::read(layout, &id)?.map(|record| record.name == name));
+    if let Some(found) = has_name()? {
+        return Ok(found);
     }
-    Lock::is_held(&layout.staged(&id).lock())
+    if Lock::is_held(&layout.staged(&id).lock())? {
+        return Ok(true);
+    }
+    // Between the two questions it may have come out of staging.
+    has_name().map(|found| found.unwrap_or(false))
 }
 
 /// Looks a name up; `None` when nobody has it.

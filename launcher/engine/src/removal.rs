@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
@@ -57,6 +58,43 @@ pub(crate) fn remove(layout: &Layout, id: &ContainerId, lock: Lock) -> Result<()
     Ok(())
 }
 
+/// How old something in staging without a lock must be to be a leftover: its maker needs microseconds from one to the
+/// other.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// Makes the directory in which a container is made. Its lock is taken before it gets its place, so that a directory
+/// with a free lock is always a leftover.
+pub(crate) fn stage(layout: &Layout, id: &ContainerId) -> Result<Lock> {
+    let (staged, first) = (layout.staged(id), layout.staging_lock(id));
+    let lock = Lock::try_take(&first)?.ok_or_else(|| Error::Busy(id.to_string()))?;
+    files::make_directory(&staged.directory, 0o700)?;
+    fs::rename(&first, staged.lock()).map_err(Error::io("rename into place", &staged.lock()))?;
+    Ok(lock)
+}
+
+/// Clears one entry of the staging directory if its maker or remover is gone; returns whether it was.
+fn clear_staged(layout: &Layout, name: &str) -> Result<bool> {
+    if let Some(id) = ContainerId::parse(name) {
+        let staged = layout.staged(&id);
+        let taken = Lock::try_take_existing(&staged.lock())?;
+        if taken.is_none() && (staged.lock().exists() || !is_abandoned(&staged.directory)) {
+            return Ok(false);
+        }
+        return remove_staged(&staged).map(|()| true);
+    }
+    let path = layout.staging().join(name);
+    if !is_abandoned(&path) || Lock::is_held(&path)? {
+        return Ok(false);
+    }
+    files::remove_tree(&path).map(|()| true)
+}
+
+/// Returns whether a file has not been touched for a while; one that cannot be asked has not been abandoned.
+fn is_abandoned(path: &Path) -> bool {
+    let modified = fs::symlink_metadata(path).and_then(|meta| meta.modified());
+    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= ABANDONED))
+}
+
 /// Removes a directory in staging, the lock file last: until then nobody else does the same work.
 fn remove_staged(staged: &ContainerPaths) -> Result<()> {
     let entries = match fs::read_dir(&staged.directory) {
@@ -97,11 +135,10 @@ pub(crate) struct SweepOptions {
 pub(crate) fn sweep(layout: &Layout, options: SweepOptions) -> Result<()> {
     if options.privileged {
         let mut found = false;
-        for id in ids_in(&layout.staging())? {
-            let staged = layout.staged(&id);
-            if let Some(_lock) = Lock::try_take(&staged.lock())? {
-                log_leftover(&id, remove_staged(&staged));
-                found = true;
+        for name in names_in(&layout.staging())? {
+            match clear_staged(layout, &name) {
+                Ok(cleared) => found |= cleared,
+                Err(error) => log::warn!("clear leftovers of container {name}: {error}"),
             }
         }
         if found || options.thorough {
@@ -129,13 +166,22 @@ fn log_leftover(id: &ContainerId, result: Result<()>) {
 }
 
 fn ids_in(directory: &Path) -> Result<Vec<ContainerId>> {
+    let names = names_in(directory)?;
+    Ok(names
+        .iter()
+        .filter_map(|name| ContainerId::parse(name))
+        .collect())
+}
+
+fn names_in(directory: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("read", directory)(error)),
     };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Ok(names.filter_map(|name| ContainerId::parse(&name)).collect())
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect())
 }
 
 /// Clears what the killed monitor of one container left.
