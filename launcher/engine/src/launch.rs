@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use mille_sandbox::{
     CapSet, Capability, ExecSpec, IdMaps, Mount, MountKind, MountOptions, Network, Propagation,
-    Rlimit, SharedNamespaces, Spec,
+    Rlimit, SharedNamespaces, Spec, WindowSize,
 };
 
 use crate::container::Container;
@@ -40,6 +40,8 @@ pub(crate) fn spec(container: &Container, paths: &ContainerPaths, nested: bool) 
         spec.domainname = Some(config.domainname.clone()).filter(|name| !name.is_empty());
     }
     spec.terminal = config.tty;
+    let [rows, columns] = host.console_size;
+    spec.window = (rows > 0 && columns > 0).then_some(WindowSize { rows, columns });
     spec.user_namespace = nested.then_some(IdMaps::Identity);
     spec.network = network(&host.network_mode)?;
     spec.mounts = mounts(container, paths)?;
