@@ -66,3 +66,4 @@ pub use options::{
 };
 pub use session::Session;
 pub use state::{NEVER, State, Status};
+pub use terminal::terminal_size;

@@ -1,7 +1,7 @@
 //! The caller's terminal while a container's is shown in it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::termios::{OptionalActions, Termios, Winsize};
 
@@ -40,6 +40,13 @@ impl Drop for Raw {
 pub(crate) fn size(fd: impl AsFd) -> Option<(u16, u16)> {
     let size = rustix::termios::tcgetwinsize(fd).ok()?;
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
+
+/// Returns rows and columns of the terminal behind `fd`, for [`crate::HostConfig::console_size`]; `None` when it is not
+/// a terminal or does not know.
+#[must_use]
+pub fn terminal_size(fd: BorrowedFd<'_>) -> Option<[u16; 2]> {
+    size(fd).map(|(rows, columns)| [rows, columns])
 }
 
 /// Tells a terminal its size; its foreground processes get SIGWINCH.

@@ -67,6 +67,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     };
     let tty = options.config.tty;
     flags::check_terminal(tty, attach.stdin)?;
+    if tty && let Some(size) = mille_engine::terminal_size(std::io::stdout().as_fd()) {
+        options.host_config.console_size = size;
+    }
     let refused = |text: String| {
         let code = if detach { CLIENT_ERROR } else { code_of(&text) };
         Failure::Run {
