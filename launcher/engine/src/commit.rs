@@ -38,7 +38,7 @@ pub(crate) fn commit(
         container_id: container.id.as_str(),
         container: &container.config,
         changes: &options.changes,
-        layer: Some(layer),
+        layer,
         author: &options.author,
         comment: &options.message,
         created: jiff::Timestamp::now(),
@@ -52,16 +52,21 @@ pub(crate) fn commit(
     Ok(image)
 }
 
-/// Streams what the container changed into the store.
-fn add_changes(engine: &Engine, container: &Container, pause: bool) -> Result<DiffId> {
+/// Streams what the container changed into the store; `None` when it changed nothing.
+fn add_changes(engine: &Engine, container: &Container, pause: bool) -> Result<Option<DiffId>> {
     let mut look = look(engine, container, pause)?;
     let base = engine.stack(container)?.open_base()?;
     let merged = look.merged.clone();
-    let info = engine
-        .store
-        .add_layer_written(None, |out| Ok(write_changes(&merged, &base, out)?))?;
+    if mille_union::changes::changes(&merged, &base)
+        .map_err(Error::Union)?
+        .is_empty()
+    {
+        return Ok(None);
+    }
+    let write = |out: &mut dyn std::io::Write| Ok(write_changes(&merged, &base, out)?);
+    let info = engine.store.add_layer_written(None, write)?;
     look.thaw();
-    Ok(info.diff_id)
+    Ok(Some(info.diff_id))
 }
 
 /// Returns the image the new one is made from. One that is gone (or `@host`) is stood in for by what the record knows.

@@ -58,41 +58,55 @@ pub(crate) fn remove(layout: &Layout, id: &ContainerId, lock: Lock) -> Result<()
     Ok(())
 }
 
-/// How old something in staging without a lock must be to be a leftover: its maker needs microseconds from one to the
-/// other.
-const ABANDONED: Duration = Duration::from_secs(60);
+/// How often making a container's directory is begun anew: a sweep can get hold of the lock file in the instant between
+/// its creation and its locking.
+const ATTEMPTS: usize = 20;
 
-/// Makes the directory in which a container is made. Its lock is taken before it gets its place, so that a directory
-/// with a free lock is always a leftover.
+/// Makes the directory in which a container is made. Its lock is taken before the directory gets it, so that a lock that
+/// is free always means a leftover.
 pub(crate) fn stage(layout: &Layout, id: &ContainerId) -> Result<Lock> {
     let (staged, first) = (layout.staged(id), layout.staging_lock(id));
-    let lock = Lock::try_take(&first)?.ok_or_else(|| Error::Busy(id.to_string()))?;
-    files::make_directory(&staged.directory, 0o700)?;
-    fs::rename(&first, staged.lock()).map_err(Error::io("rename into place", &staged.lock()))?;
-    Ok(lock)
+    for _ in 0..ATTEMPTS {
+        let Some(lock) = Lock::try_take(&first)? else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        files::make_directory(&staged.directory, 0o700)?;
+        match fs::rename(&first, staged.lock()) {
+            Ok(()) => return Ok(lock),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("rename into place", &staged.lock())(error)),
+        }
+    }
+    Err(Error::Busy(id.to_string()))
 }
 
-/// Clears one entry of the staging directory if its maker or remover is gone; returns whether it was.
-fn clear_staged(layout: &Layout, name: &str) -> Result<bool> {
-    if let Some(id) = ContainerId::parse(name) {
-        let staged = layout.staged(&id);
-        let taken = Lock::try_take_existing(&staged.lock())?;
-        if taken.is_none() && (staged.lock().exists() || !is_abandoned(&staged.directory)) {
+/// Clears what is left in staging of one container if its maker or remover is gone; returns whether it was.
+fn clear_staged(layout: &Layout, id: &ContainerId) -> Result<bool> {
+    let (staged, first) = (layout.staged(id), layout.staging_lock(id));
+    for lock in [staged.lock(), first.clone()] {
+        if Lock::try_take_existing(&lock)?.is_some() {
+            remove_staged(&staged)?;
+            tolerate_missing(fs::remove_file(&first)).map_err(Error::io("remove", &first))?;
+            return Ok(true);
+        }
+        if lock.exists() {
             return Ok(false);
         }
-        return remove_staged(&staged).map(|()| true);
     }
-    let path = layout.staging().join(name);
-    if !is_abandoned(&path) || Lock::is_held(&path)? {
+    // Without either lock: it got one meanwhile, or its remover was at the very end.
+    if staged.lock().exists() {
         return Ok(false);
     }
-    files::remove_tree(&path).map(|()| true)
+    remove_staged(&staged).map(|()| true)
 }
 
-/// Returns whether a file has not been touched for a while; one that cannot be asked has not been abandoned.
-fn is_abandoned(path: &Path) -> bool {
-    let modified = fs::symlink_metadata(path).and_then(|meta| meta.modified());
-    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= ABANDONED))
+/// Returns the container an entry of staging belongs to.
+fn staged_id(name: &str) -> Option<ContainerId> {
+    let bare = name
+        .strip_prefix('.')
+        .and_then(|name| name.strip_suffix(".lock"));
+    ContainerId::parse(bare.unwrap_or(name))
 }
 
 /// Removes a directory in staging, the lock file last: until then nobody else does the same work.
@@ -135,10 +149,13 @@ pub(crate) struct SweepOptions {
 pub(crate) fn sweep(layout: &Layout, options: SweepOptions) -> Result<()> {
     if options.privileged {
         let mut found = false;
-        for name in names_in(&layout.staging())? {
-            match clear_staged(layout, &name) {
+        for id in names_in(&layout.staging())?
+            .iter()
+            .filter_map(|name| staged_id(name))
+        {
+            match clear_staged(layout, &id) {
                 Ok(cleared) => found |= cleared,
-                Err(error) => log::warn!("clear leftovers of container {name}: {error}"),
+                Err(error) => log::warn!("clear leftovers of container {id}: {error}"),
             }
         }
         if found || options.thorough {
