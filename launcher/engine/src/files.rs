@@ -23,13 +23,16 @@ const PRIVATE: u32 = 0o600;
 pub(crate) fn replace(directory: &Path, name: &str, content: &[u8], mode: u32) -> Result<()> {
     let aside = directory.join(format!(".{name}.new"));
     let target = directory.join(name);
+    write(&aside, content, mode)?;
+    fs::rename(&aside, &target).map_err(Error::io("rename into place", &target))
+}
+
+/// Writes a file that nobody reads before its writer has finished.
+pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(mode);
-    let mut file = options.open(&aside).map_err(Error::io("create", &aside))?;
-    file.write_all(content)
-        .map_err(Error::io("write", &aside))?;
-    drop(file);
-    fs::rename(&aside, &target).map_err(Error::io("rename into place", &target))
+    let mut file = options.open(path).map_err(Error::io("create", path))?;
+    file.write_all(content).map_err(Error::io("write", path))
 }
 
 /// Replaces a JSON file.

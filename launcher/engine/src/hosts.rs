@@ -37,7 +37,7 @@ pub(crate) fn write(paths: &ContainerPaths, container: &Container) -> Result<()>
         ("hosts", hosts),
         ("hostname", hostname),
     ] {
-        files::replace(&paths.directory, name, content.as_bytes(), MODE)?;
+        files::write(&paths.etc(name), content.as_bytes(), MODE)?;
     }
     Ok(())
 }

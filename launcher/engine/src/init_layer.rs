@@ -7,9 +7,9 @@
 //! A second shared layer, the *host mask*, lies above the machine's own root: it hides the store itself, so that a
 //! container on `@host` does not see its own upper directory grow while it reads.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use mille_layer::{Mark, MarkSpace, Ownership};
@@ -49,6 +49,9 @@ pub(crate) fn ensure(layout: &Layout, dialect: Dialect) -> Result<()> {
             let mut options = fs::OpenOptions::new();
             options.write(true).create_new(true).mode(0o755);
             let file = options.open(&path).map_err(Error::io("create", &path))?;
+            // Whatever our umask is.
+            file.set_permissions(Permissions::from_mode(0o755))
+                .map_err(Error::io("set mode of", &path))?;
             if dialect.ownership == Ownership::Override {
                 set(&file.into(), &path, mille_layer::OVERRIDE_STAT, b"0:0:0755")?;
             }
@@ -144,6 +147,8 @@ fn make(path: &Path, mode: u32, dialect: Dialect, stat: &[u8]) -> Result<OwnedFd
         .create(path)
         .map_err(Error::io("create directory", path))?;
     let directory = files::open_directory(path)?;
+    rustix::fs::fchmod(&directory, rustix::fs::Mode::from_raw_mode(mode))
+        .map_err(|errno| Error::io("set mode of", path)(errno.into()))?;
     if dialect.ownership == Ownership::Override {
         set(&directory, path, mille_layer::OVERRIDE_STAT, stat)?;
     }

@@ -105,8 +105,14 @@ impl ContainerPaths {
         self.directory.join(&self.log_name)
     }
 
+    /// What monitors of this container had to say.
     pub(crate) fn monitor_log(&self) -> PathBuf {
         self.directory.join("monitor.log")
+    }
+
+    /// What the monitor that lives now has to say: most have nothing, and a file in memory costs nothing.
+    pub(crate) fn monitor_notes(&self) -> PathBuf {
+        self.run.join("monitor.log")
     }
 
     pub(crate) fn etc(&self, file: &str) -> PathBuf {

@@ -126,11 +126,27 @@ fn remove_staged(staged: &ContainerPaths) -> Result<()> {
     files::remove_tree(&staged.directory)
 }
 
-/// Removes a container's run-time directory.
+/// Removes a container's run-time directory; what its monitor had to say is kept beside the container's log.
 pub(crate) fn remove_run_directory(paths: &ContainerPaths) -> Result<()> {
-    let socket = paths.socket();
-    tolerate_missing(fs::remove_file(&socket)).map_err(Error::io("remove", &socket))?;
+    keep_notes(paths)?;
+    let (socket, notes) = (paths.socket(), paths.monitor_notes());
+    for file in [&socket, &notes] {
+        tolerate_missing(fs::remove_file(file)).map_err(Error::io("remove", file))?;
+    }
     tolerate_missing(fs::remove_dir(&paths.run)).map_err(Error::io("remove", &paths.run))
+}
+
+fn keep_notes(paths: &ContainerPaths) -> Result<()> {
+    use std::io::Write;
+    let notes = match fs::read(paths.monitor_notes()) {
+        Ok(notes) if !notes.is_empty() && paths.directory.is_dir() => notes,
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("read", &paths.monitor_notes())(error)),
+    };
+    let log = paths.monitor_log();
+    let mut file = files::open_append(&log, 0o600)?;
+    file.write_all(&notes).map_err(Error::io("write", &log))
 }
 
 /// How much a sweep may do.
@@ -202,7 +218,7 @@ fn names_in(directory: &Path) -> Result<Vec<String>> {
 }
 
 /// Clears what the killed monitor of one container left.
-fn clear(layout: &Layout, id: &ContainerId, options: SweepOptions) -> Result<()> {
+pub(crate) fn clear(layout: &Layout, id: &ContainerId, options: SweepOptions) -> Result<()> {
     let paths = layout.container(id);
     if !paths.record().exists() {
         return remove_run_directory(&paths);

@@ -10,6 +10,7 @@ use crate::ids::ContainerId;
 use crate::message::Message;
 use crate::monitor::{Job, Outcome, Reporter, receive};
 use crate::options::{StartOptions, Streams};
+use crate::removal::{self, SweepOptions};
 use crate::session::{Session, catch_signals};
 use crate::signals::Caught;
 use crate::sys;
@@ -56,13 +57,20 @@ pub(crate) fn start(
             .transpose(),
         (Outcome::Busy, _) => Err(Error::Busy(id.to_string())),
         (Outcome::Failed { text, exit_code }, _) => Err(Error::Start { text, exit_code }),
-        (Outcome::Lost, _) => Err(Error::Monitor {
-            id: id.to_string(),
-            reason: format!(
-                "it died while it started the container; see {}",
-                engine.layout.container(id).monitor_log().display()
-            ),
-        }),
+        (Outcome::Lost, _) => {
+            let options = SweepOptions {
+                privileged: true,
+                thorough: false,
+            };
+            removal::clear(&engine.layout, id, options)?;
+            Err(Error::Monitor {
+                id: id.to_string(),
+                reason: format!(
+                    "it died while it started the container; see {}",
+                    engine.layout.container(id).monitor_log().display()
+                ),
+            })
+        }
     }
 }
 

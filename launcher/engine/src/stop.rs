@@ -105,7 +105,7 @@ impl Engine {
     }
 
     fn stuck(&self, container: &Container) -> Error {
-        let log = self.layout.container(&container.id).monitor_log();
+        let log = self.layout.container(&container.id).monitor_notes();
         Error::Monitor {
             id: container.id.to_string(),
             reason: format!(

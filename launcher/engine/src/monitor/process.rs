@@ -59,7 +59,8 @@ impl Job {
             .chain([self.reporter.as_fd()])
             .collect();
         let paths = self.layout.container(&self.container.id);
-        let detached = detach(&paths.monitor_log(), &kept);
+        let detached = files::make_directory(&paths.run, 0o700)
+            .and_then(|_| detach(&paths.monitor_notes(), &kept));
         let code = match detached {
             Ok(()) => self.live(&paths),
             Err(error) => {
@@ -140,6 +141,8 @@ pub(crate) fn detach(log: &Path, kept: &[std::os::fd::BorrowedFd<'_>]) -> Result
     rustix::stdio::dup2_stderr(&log).map_err(dup)?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| Error::system("reset signal mask")(errno.into()))?;
+    // Modes are what this program says, whatever the user's umask takes away from his own files.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     std::env::set_current_dir("/").map_err(Error::system("change directory to /"))?;
     if let Err(errno) = nix::sys::prctl::set_name(c"mille-monitor") {
         log::debug!("set name: {errno}");
@@ -198,7 +201,6 @@ impl Life<'_> {
 
     /// Opens the socket. What a killed predecessor left there is replaced: the lock is ours.
     fn listen(&self) -> Result<UnixListener> {
-        files::make_directory(&self.paths.run, 0o700)?;
         let socket = self.paths.socket();
         files::tolerate_missing(fs::remove_file(&socket)).map_err(Error::io("remove", &socket))?;
         UnixListener::bind(&socket).map_err(Error::io("bind", &socket))
