@@ -60,6 +60,26 @@ impl Store {
         Ok(id)
     }
 
+    /// Records which image another one was made from, if that can be: it begins with all of its layers.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or the record not written.
+    pub(crate) fn set_parent(&self, image: &ImageId, parent: &ImageId) -> Result<(), Error> {
+        if image == parent
+            || !self
+                .image(image)?
+                .layers
+                .starts_with(&self.image(parent)?.layers)
+        {
+            return Ok(());
+        }
+        let meta = ImageMeta {
+            parent: Some(parent.to_string()),
+        };
+        let bytes = serde_json::to_vec(&meta).unwrap_or_default();
+        crate::staging::write_whole(&self.image_home(image).join("meta.json"), &bytes)
+    }
+
     /// Returns all images, the newest first.
     ///
     /// # Errors

@@ -12,6 +12,9 @@ use crate::reference::Reference;
 use crate::staging;
 use crate::store::Store;
 
+/// `sha256:x` is the beginning of an id, never a name.
+const DIGEST_ALGORITHM: &str = "sha256";
+
 /// What a name's file says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
@@ -36,11 +39,17 @@ impl Store {
     /// Holds the shared lock.
     ///
     /// # Errors
-    /// [`Error::NoSuchImage`]; the file cannot be written.
+    /// [`Error::NoSuchImage`]; [`Error::RefusedName`] for a repository `sha256`, which would read like a digest; the
+    /// file cannot be written.
     pub fn tag(&self, image: &ImageId, name: &Reference) -> Result<Option<ImageId>, Error> {
         let _lock = self.lock_shared()?;
         if !self.image_home(image).exists() {
             return Err(Error::NoSuchImage(*image));
+        }
+        if name.familiar_name() == DIGEST_ALGORITHM {
+            return Err(Error::RefusedName(
+                "refusing to create an ambiguous tag using digest algorithm as name",
+            ));
         }
         let name = name.clone().or_latest();
         let before = self.named(&name)?;

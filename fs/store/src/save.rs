@@ -88,15 +88,33 @@ impl Store {
         let mut written = BTreeSet::new();
         for id in &order {
             if let Some(image) = images.get(id) {
+                let parent = self.nearest_parent(image, &images)?;
                 let names: Vec<_> = items
                     .iter()
                     .filter(|item| item.id == *id)
                     .filter_map(|item| item.reference.clone())
                     .collect();
-                archive.image(image, &names, &mut written)?;
+                archive.image(image, &names, parent, &mut written)?;
             }
         }
         archive.finish()
+    }
+
+    /// The nearest ancestor that is in the same archive.
+    fn nearest_parent(
+        &self,
+        image: &Image,
+        images: &BTreeMap<ImageId, Image>,
+    ) -> Result<Option<ImageId>, Error> {
+        let mut seen = BTreeSet::from([image.id]);
+        let mut parent = image.parent;
+        while let Some(id) = parent.filter(|id| seen.insert(*id)) {
+            if images.contains_key(&id) {
+                return Ok(Some(id));
+            }
+            parent = self.image(&id)?.parent;
+        }
+        Ok(None)
     }
 }
 
@@ -113,6 +131,7 @@ impl Archive<'_> {
         &mut self,
         image: &Image,
         names: &[Reference],
+        parent: Option<ImageId>,
         written: &mut BTreeSet<Digest>,
     ) -> Result<(), Error> {
         let mut layers = Vec::new();
@@ -139,6 +158,9 @@ impl Archive<'_> {
         let manifest = manifest.to_string().into_bytes();
         let digest = self.blob(&manifest, written)?;
         self.list(image, names, &digest, manifest.len());
+        if let (Some(parent), Some(Value::Object(item))) = (parent, self.docker.last_mut()) {
+            item.insert("Parent".to_owned(), json!(parent.to_string()));
+        }
         Ok(())
     }
 

@@ -405,6 +405,9 @@ pub(crate) fn check(container: &Container, paths: &ContainerPaths) -> Result<()>
     if !directory.is_empty() && !directory.starts_with('/') {
         return Err(Error::RelativeWorkdir(directory.clone()));
     }
+    if !container.config.stop_signal.is_empty() {
+        crate::signals::parse(&container.config.stop_signal)?;
+    }
     spec(container, paths, false)?;
     crate::logs::write::rotation(&container.host_config.log_config)?;
     let mut seen = std::collections::BTreeSet::new();

@@ -9,10 +9,12 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::commands::{Arity, Verb};
 use crate::context::Globals;
 use crate::failure::Failure;
-use crate::help;
+use crate::output;
 
 /// Id of the one positional argument that every command has.
 const WORDS: &str = "args";
+/// Id of `-h` where it is no other flag.
+const SHORT_HELP: &str = "short-help";
 
 /// Reads the flags before the command and returns them with the rest.
 pub(crate) fn globals(
@@ -144,27 +146,48 @@ pub(crate) fn command(verb: &'static Verb) -> Command {
         .disable_version_flag(true)
         .disable_help_subcommand(true)
         .no_binary_name(true);
-    (verb.flags)(command)
-        .arg(
-            Arg::new("help")
-                .long("help")
-                .action(ArgAction::SetTrue)
-                .hide(true),
-        )
-        .arg(words)
+    let command = (verb.flags)(command).arg(
+        Arg::new("help")
+            .long("help")
+            .action(ArgAction::SetTrue)
+            .hide(true),
+    );
+    let taken = command
+        .get_arguments()
+        .any(|arg| arg.get_short() == Some('h'));
+    let command = if taken {
+        command
+    } else {
+        let help = Arg::new(SHORT_HELP).short('h');
+        command.arg(help.action(ArgAction::SetTrue).hide(true))
+    };
+    command.arg(words)
 }
 
-/// Reads the words after a command's name; prints help and ends the program when it is asked for.
-pub(crate) fn parse(verb: &'static Verb, args: &[OsString]) -> Result<ArgMatches, Failure> {
+/// What the words after a command's name are.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    /// Flags and arguments.
+    Matches(ArgMatches),
+    /// A question for help.
+    Help,
+}
+
+/// Reads the words after a command's name.
+pub(crate) fn parse(verb: &'static Verb, args: &[OsString]) -> Result<Parsed, Failure> {
     let matches = command(verb)
         .try_get_matches_from(args)
-        .map_err(|error| explain(verb, &error))?;
-    if matches.get_flag("help") {
-        help::command(verb);
-        std::process::exit(0);
+        .map_err(|error| explain(verb, args, &error))?;
+    let short =
+        matches.try_contains_id(SHORT_HELP).unwrap_or(false) && matches.get_flag(SHORT_HELP);
+    if short {
+        output::complain("Flag shorthand -h has been deprecated, use --help");
+    }
+    if short || matches.get_flag("help") {
+        return Ok(Parsed::Help);
     }
     arity(verb, words(&matches).len())?;
-    Ok(matches)
+    Ok(Parsed::Matches(matches))
 }
 
 fn arity(verb: &'static Verb, count: usize) -> Result<(), Failure> {
@@ -186,7 +209,7 @@ fn arity(verb: &'static Verb, count: usize) -> Result<(), Failure> {
 }
 
 /// docker's words for what clap found wrong.
-fn explain(verb: &'static Verb, error: &clap::Error) -> Failure {
+fn explain(verb: &'static Verb, args: &[OsString], error: &clap::Error) -> Failure {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(ContextValue::Strings(texts)) => texts.join(" "),
@@ -201,7 +224,7 @@ fn explain(verb: &'static Verb, error: &clap::Error) -> Failure {
     let text = match error.kind() {
         ErrorKind::UnknownArgument => unknown_flag(&name),
         ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
-            format!("flag needs an argument: {}", written(verb, &name))
+            format!("flag needs an argument: {}", written(args, &name))
         }
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
             let value = context(ContextKind::InvalidValue);
@@ -243,11 +266,17 @@ fn find_flag(verb: &'static Verb, name: &str) -> Option<Arg> {
         .cloned()
 }
 
-/// How a flag lacking its value is named: by its short form if that was typed, which clap does not tell; the long one.
-fn written(verb: &'static Verb, name: &str) -> String {
-    find_flag(verb, name)
-        .and_then(|arg| arg.get_long().map(|long| format!("--{long}")))
-        .unwrap_or_else(|| name.to_owned())
+/// How a flag lacking its value is named: as it was typed, which is the last word.
+fn written(args: &[OsString], name: &str) -> String {
+    let last = args.last().map(|word| word.to_string_lossy());
+    let cluster = last.as_deref().filter(|word| !word.starts_with("--"));
+    match cluster.and_then(|word| word.strip_prefix('-')) {
+        Some(letters) => {
+            let letter = letters.chars().next_back().unwrap_or(' ');
+            format!("'{letter}' in -{letters}")
+        }
+        None => name.to_owned(),
+    }
 }
 
 /// How pflag names a flag in errors: `-e, --env`.

@@ -3,167 +3,23 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
-use clap::{ArgMatches, Command};
-use mille_engine::{CreateOptions, HostConfig, LogConfig, Resources, Ulimit};
+use clap::ArgMatches;
+use mille_engine::{CreateOptions, HostConfig, LogConfig, Resources};
 use mille_store::config::ContainerConfig;
 
-use crate::arguments::{declared, is_on, list, switch, text, texts, value, words};
+use crate::arguments::{is_on, text, texts, words};
 use crate::commands::Verb;
 use crate::env_file;
-use crate::failure::{CLIENT_ERROR, Failure};
+use crate::failure::{CLIENT_ERROR, Failure, daemon};
+use crate::mount_flag::{self, Mount};
+use crate::output;
 
-/// Adds the flags.
-pub(crate) fn add(command: Command) -> Command {
-    let command = command
-        .arg(list(
-            "add-host",
-            None,
-            "Add a custom host-to-IP mapping (host:ip)",
-        ))
-        .arg(list(
-            "attach",
-            Some('a'),
-            "Attach to STDIN, STDOUT or STDERR",
-        ))
-        .arg(list("cap-add", None, "Add Linux capabilities"))
-        .arg(list("cap-drop", None, "Drop Linux capabilities"))
-        .arg(value(
-            "cidfile",
-            None,
-            "string",
-            "Write the container ID to the file",
-        ))
-        .arg(list("dns", None, "Set custom DNS servers"))
-        .arg(list("dns-option", None, "Set DNS options"))
-        .arg(list("dns-search", None, "Set custom DNS search domains"))
-        .arg(value(
-            "domainname",
-            None,
-            "string",
-            "Container NIS domain name",
-        ))
-        .arg(value(
-            "entrypoint",
-            None,
-            "string",
-            "Overwrite the default ENTRYPOINT of the image",
-        ))
-        .arg(list("env", Some('e'), "Set environment variables"))
-        .arg(list(
-            "env-file",
-            None,
-            "Read in a file of environment variables",
-        ))
-        .arg(list("group-add", None, "Add additional groups to join"))
-        .arg(value(
-            "hostname",
-            Some('h'),
-            "string",
-            "Container host name",
-        ))
-        .arg(switch(
-            "interactive",
-            Some('i'),
-            "Keep STDIN open even if not attached",
-        ))
-        .arg(list("label", Some('l'), "Set meta data on a container"))
-        .arg(list(
-            "label-file",
-            None,
-            "Read in a line delimited file of labels",
-        ));
-    command
-        .arg(value(
-            "log-driver",
-            None,
-            "string",
-            "Logging driver for the container (json-file, none)",
-        ))
-        .arg(list(
-            "log-opt",
-            None,
-            "Log driver options (max-size, max-file)",
-        ))
-        .arg(list(
-            "mount",
-            None,
-            "Attach a filesystem mount to the container (type=bind or tmpfs)",
-        ))
-        .arg(value(
-            "name",
-            None,
-            "string",
-            "Assign a name to the container",
-        ))
-        .arg(
-            value(
-                "network",
-                None,
-                "network",
-                "Connect a container to a network: host (the default) or none",
-            )
-            .alias("net"),
-        )
-        .arg(switch(
-            "privileged",
-            None,
-            "Give extended privileges to this container",
-        ))
-        .arg(value(
-            "pull",
-            None,
-            "string",
-            "Pull image before running (\"missing\", \"never\")",
-        ))
-        .arg(switch(
-            "read-only",
-            None,
-            "Mount the container's root filesystem as read only",
-        ))
-        .arg(switch(
-            "rm",
-            None,
-            "Automatically remove the container when it exits",
-        ))
-        .arg(list(
-            "security-opt",
-            None,
-            "Security Options (no-new-privileges)",
-        ))
-        .arg(value("shm-size", None, "bytes", "Size of /dev/shm"))
-        .arg(value(
-            "stop-signal",
-            None,
-            "string",
-            "Signal to stop the container",
-        ))
-        .arg(value(
-            "stop-timeout",
-            None,
-            "int",
-            "Timeout (in seconds) to stop a container",
-        ))
-        .arg(list("tmpfs", None, "Mount a tmpfs directory"))
-        .arg(switch("tty", Some('t'), "Allocate a pseudo-TTY"))
-        .arg(list("ulimit", None, "Ulimit options"))
-        .arg(value(
-            "user",
-            Some('u'),
-            "string",
-            "Username or UID (format: <name|uid>[:<group|gid>])",
-        ))
-        .arg(list(
-            "volume",
-            Some('v'),
-            "Bind mount a directory (/host:/container[:ro])",
-        ))
-        .arg(value(
-            "workdir",
-            Some('w'),
-            "string",
-            "Working directory inside the container",
-        ))
-}
+mod declared;
+mod values;
+
+pub(crate) use declared::add;
+pub(crate) use values::invalid;
+use values::{bytes, extra_hosts, integer, name_servers, security_options, ulimits};
 
 /// Reads the flags; the container is not made yet.
 pub(crate) fn read(verb: &'static Verb, matches: &ArgMatches) -> Result<CreateOptions, Failure> {
@@ -178,17 +34,6 @@ pub(crate) fn read(verb: &'static Verb, matches: &ArgMatches) -> Result<CreateOp
         config,
         host_config,
     })
-}
-
-/// A value that a flag does not take, in pflag's words.
-pub(crate) fn invalid(verb: &'static Verb, flag: &str, value: &str, cause: &str) -> Failure {
-    Failure::Flag {
-        verb,
-        text: format!(
-            "invalid argument {value:?} for {:?} flag: {cause}",
-            declared(verb, flag)
-        ),
-    }
 }
 
 fn refused(verb: &'static Verb, text: String) -> Failure {
@@ -315,13 +160,13 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
     let mut binds = texts(matches, "volume");
     let mut tmpfs = tmpfs(matches);
     for mount in texts(matches, "mount") {
-        match crate::mount_flag::parse(&mount)
-            .map_err(|cause| invalid(verb, "mount", &mount, &cause))?
-        {
-            crate::mount_flag::Mount::Bind(bind) => binds.push(bind),
-            crate::mount_flag::Mount::Tmpfs { target, options } => {
-                drop(tmpfs.insert(target, options))
+        match mount_flag::parse(&mount) {
+            Ok(Mount::Bind(bind)) => binds.push(bind),
+            Ok(Mount::Tmpfs { target, options }) => drop(tmpfs.insert(target, options)),
+            Err(mount_flag::Wrong::Flag(cause)) => {
+                return Err(invalid(verb, "mount", &mount, &cause));
             }
+            Err(mount_flag::Wrong::Mount(cause)) => return Err(refused(verb, daemon(cause))),
         }
     }
     for bind in &binds {
@@ -340,14 +185,14 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
         auto_remove: is_on(matches, "rm"),
         cap_add: some(texts(matches, "cap-add")),
         cap_drop: some(texts(matches, "cap-drop")),
-        dns: texts(matches, "dns"),
+        dns: name_servers(verb, matches)?,
         dns_options: texts(matches, "dns-option"),
         dns_search: texts(matches, "dns-search"),
         extra_hosts: some(extra_hosts(verb, matches)?),
         group_add: some(texts(matches, "group-add")),
         privileged,
         readonly_rootfs: is_on(matches, "read-only"),
-        security_opt: some(texts(matches, "security-opt")),
+        security_opt: some(security_options(matches).map_err(|text| refused(verb, text))?),
         tmpfs,
         shm_size: bytes(verb, matches, "shm-size")?.unwrap_or(defaults.shm_size),
         resources: Resources {
@@ -395,79 +240,6 @@ fn log_config(verb: &'static Verb, matches: &ArgMatches) -> Result<LogConfig, Fa
     Ok(config)
 }
 
-fn extra_hosts(verb: &'static Verb, matches: &ArgMatches) -> Result<Vec<String>, Failure> {
-    let check = |entry: String| {
-        let Some((name, address)) = entry
-            .split_once([':', '='])
-            .filter(|(name, _)| !name.is_empty())
-        else {
-            return Err(invalid(
-                verb,
-                "add-host",
-                &entry,
-                &format!("bad format for add-host: {entry:?}"),
-            ));
-        };
-        let bare = address.trim_start_matches('[').trim_end_matches(']');
-        if bare.parse::<std::net::IpAddr>().is_err() {
-            let cause = format!("invalid IP address in add-host: {address:?}");
-            return Err(invalid(verb, "add-host", &entry, &cause));
-        }
-        Ok(format!("{name}:{bare}"))
-    };
-    texts(matches, "add-host").into_iter().map(check).collect()
-}
-
-fn ulimits(verb: &'static Verb, matches: &ArgMatches) -> Result<Vec<Ulimit>, Failure> {
-    let parse = |text: String| {
-        let bad = |cause: &str| invalid(verb, "ulimit", &text, cause);
-        let (name, limits) = text
-            .split_once('=')
-            .ok_or_else(|| bad(&format!("invalid ulimit argument: {text}")))?;
-        let number = |text: &str| {
-            text.parse::<i64>()
-                .map_err(|_| bad(&crate::numbers::go_error("ParseInt", text)))
-        };
-        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-        let (soft, hard) = (number(soft)?, number(hard)?);
-        if soft > hard && hard != -1 {
-            return Err(bad(&format!(
-                "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
-            )));
-        }
-        Ok(Ulimit {
-            name: name.to_owned(),
-            hard,
-            soft,
-        })
-    };
-    texts(matches, "ulimit").into_iter().map(parse).collect()
-}
-
-fn integer(verb: &'static Verb, matches: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
-    let Some(text) = text(matches, name) else {
-        return Ok(None);
-    };
-    let number = text.parse().map_err(|_| {
-        invalid(
-            verb,
-            name,
-            text,
-            &crate::numbers::go_error("ParseInt", text),
-        )
-    })?;
-    Ok(Some(number))
-}
-
-fn bytes(verb: &'static Verb, matches: &ArgMatches, name: &str) -> Result<Option<i64>, Failure> {
-    let Some(text) = text(matches, name) else {
-        return Ok(None);
-    };
-    let size = crate::numbers::ram_bytes(text)
-        .ok_or_else(|| invalid(verb, name, text, &format!("invalid size: '{text}'")))?;
-    Ok(Some(size))
-}
-
 fn check_pull(verb: &'static Verb, matches: &ArgMatches) -> Result<(), Failure> {
     match text(matches, "pull") {
         None | Some("missing" | "never") => Ok(()),
@@ -499,9 +271,9 @@ pub(crate) fn note_missing_image(error: &mille_engine::Error, image: &str, pull:
     );
     if missing && pull != Some("never") {
         let name = mille_store::Reference::parse(image).map(|name| name.or_latest().familiar());
-        eprintln!(
+        output::complain(&format!(
             "Unable to find image '{}' locally",
             name.unwrap_or_else(|_| image.to_owned())
-        );
+        ));
     }
 }

@@ -11,16 +11,18 @@ pub(crate) fn read(path: &str) -> Result<Vec<String>, String> {
     parse(path, &content(path)?, own)
 }
 
-/// Reads `--label-file`: `NAME` alone has an empty value.
+/// Reads `--label-file`: `NAME` alone is left out.
 pub(crate) fn read_labels(path: &str) -> Result<Vec<String>, String> {
-    parse(path, &content(path)?, |name| Some(name.to_owned()))
+    parse(path, &content(path)?, |_| None)
 }
 
 fn content(path: &str) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("open {path}: no such file or directory"),
-        std::io::ErrorKind::PermissionDenied => format!("open {path}: permission denied"),
-        _ => format!("read {path}: {error}"),
+    std::fs::read(path).map_err(|error| {
+        let operation = match error.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => "open",
+            _ => "read",
+        };
+        format!("{operation} {path}: {}", crate::output::go_io_error(&error))
     })
 }
 

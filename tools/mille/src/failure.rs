@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use crate::commands::Verb;
+use crate::output;
 
 /// Exit code of docker's client for a wrong flag, and of `run` for a failure that is not the command's own.
 pub(crate) const CLIENT_ERROR: u8 = 125;
@@ -58,6 +59,9 @@ impl Failure {
 
     /// Prints the failure on standard error and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
+        if output::is_unread() {
+            return ExitCode::from(output::BROKEN_PIPE);
+        }
         let (text, code) = match self {
             Failure::Flag { verb, text } => (
                 format!("{text}\n\n{}", verb.usage_tail("Run")),
@@ -65,7 +69,7 @@ impl Failure {
             ),
             Failure::Arity { verb, text } => {
                 // docker's own inconsistency, which scripts that compare texts know.
-                let word = if text.contains("at least") {
+                let word = if text.contains("at least") && !text.contains("at most") {
                     "See"
                 } else {
                     "Run"
@@ -90,7 +94,7 @@ impl Failure {
             Failure::Plain { text, code } => (text, code),
             Failure::Said => return ExitCode::FAILURE,
         };
-        eprintln!("{text}");
+        output::complain(&text);
         ExitCode::from(code)
     }
 }
@@ -149,7 +153,7 @@ pub(crate) fn each<'a>(
     let mut errors = Vec::new();
     for argument in arguments {
         match act(argument) {
-            Ok(()) => println!("{argument}"),
+            Ok(()) => output::emit(&format!("{argument}\n"))?,
             Err(failure) => errors.push(failure),
         }
     }

@@ -15,12 +15,16 @@ mod env_file;
 mod failure;
 mod help;
 mod keys;
+mod lookup;
 mod moment;
 mod mount_flag;
 mod numbers;
 mod output;
 
 use std::process::ExitCode;
+
+use arguments::Parsed;
+use lookup::Asked;
 
 fn main() -> ExitCode {
     match run() {
@@ -31,9 +35,16 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, failure::Failure> {
     let (globals, words) = arguments::globals(std::env::args_os().skip(1))?;
-    let Some((verb, words)) = commands::find(&words)? else {
-        return Ok(help::overview());
+    let (verb, words) = match lookup::find(&words)? {
+        Asked::Command(verb, words) => (verb, words),
+        Asked::Text(text) => return output::emit(&text).map(|()| ExitCode::SUCCESS),
+        Asked::Reminder(text) => {
+            output::complain(text.trim_end());
+            return Ok(ExitCode::SUCCESS);
+        }
     };
-    let matches = arguments::parse(verb, words)?;
-    (verb.run)(&context::Context::new(globals), &matches)
+    match arguments::parse(verb, words)? {
+        Parsed::Matches(matches) => (verb.run)(&context::Context::new(globals), &matches),
+        Parsed::Help => output::emit(&help::command(verb)).map(|()| ExitCode::SUCCESS),
+    }
 }

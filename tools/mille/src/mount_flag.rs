@@ -14,8 +14,29 @@ pub(crate) enum Mount {
     },
 }
 
-/// Reads one list; the error is docker's cause.
-pub(crate) fn parse(text: &str) -> Result<Mount, String> {
+/// Why there is no such mount.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// The list cannot be read: docker's client refuses the flag.
+    Flag(String),
+    /// It asks for something that cannot be: docker's engine refuses it.
+    Mount(String),
+}
+
+impl From<&str> for Wrong {
+    fn from(text: &str) -> Self {
+        Wrong::Flag(text.to_owned())
+    }
+}
+
+impl From<String> for Wrong {
+    fn from(text: String) -> Self {
+        Wrong::Flag(text)
+    }
+}
+
+/// Reads one list.
+pub(crate) fn parse(text: &str) -> Result<Mount, Wrong> {
     let (mut kind, mut source, mut target, mut readonly) = ("volume".to_owned(), None, None, false);
     let mut options = Vec::new();
     for field in text.split(',') {
@@ -25,13 +46,15 @@ pub(crate) fn parse(text: &str) -> Result<Mount, String> {
         };
         match (key.as_str(), value) {
             ("readonly" | "ro", value) => readonly = boolean(field, value)?,
-            (_, None) => return Err(format!("invalid field '{field}' must be a key=value pair")),
+            (_, None) => {
+                return Err(format!("invalid field '{field}' must be a key=value pair").into());
+            }
             ("type", Some(value)) => kind = value.to_lowercase(),
             ("source" | "src", Some(value)) => source = Some(value.to_owned()),
             ("target" | "dst" | "destination", Some(value)) => target = Some(value.to_owned()),
             ("tmpfs-size", Some(value)) => options.push(format!("size={value}")),
             ("tmpfs-mode", Some(value)) => options.push(format!("mode={value}")),
-            (_, Some(_)) => return Err(format!("unexpected key '{key}' in '{field}'")),
+            (_, Some(_)) => return Err(format!("unexpected key '{key}' in '{field}'").into()),
         }
     }
     let target = target.ok_or("target is required")?;
@@ -39,14 +62,18 @@ pub(crate) fn parse(text: &str) -> Result<Mount, String> {
         ("bind", Some(source)) => {
             // Unlike -v, a missing source is a mistake here and not a directory to be made.
             if !std::path::Path::new(&source).exists() {
-                return Err(format!("bind source path does not exist: {source}"));
+                return Err(Wrong::Mount(format!(
+                    "invalid mount config for type \"bind\": bind source path does not exist: {source}"
+                )));
             }
             Ok(Mount::Bind(format!(
                 "{source}:{target}{}",
                 if readonly { ":ro" } else { "" }
             )))
         }
-        ("bind", None) => Err("type=bind needs source=".to_owned()),
+        ("bind", None) => Err(Wrong::Mount(
+            "invalid mount config for type \"bind\": field Source must not be empty".to_owned(),
+        )),
         ("tmpfs", None) => {
             if readonly {
                 options.push("ro".to_owned());
@@ -56,8 +83,14 @@ pub(crate) fn parse(text: &str) -> Result<Mount, String> {
                 options: options.join(","),
             })
         }
-        ("tmpfs", Some(_)) => Err("cannot set source with type=tmpfs".to_owned()),
-        (other, _) => Err(format!("type={other} is not there yet; bind and tmpfs are")),
+        ("tmpfs", Some(_)) => Err(Wrong::Mount(
+            "invalid mount config for type \"tmpfs\": field Source must not be specified"
+                .to_owned(),
+        )),
+        ("volume", _) => Err("volumes are not there yet; type=bind and type=tmpfs are".into()),
+        (other, _) => Err(Wrong::Mount(format!(
+            "invalid mount config for type {other:?}: mount type unknown"
+        ))),
     }
 }
 
@@ -101,7 +134,16 @@ mod tests {
             ),
             (
                 "type=bind,src=/nosuchdir1,dst=/x",
-                Err("bind source path does not exist: /nosuchdir1".into()),
+                Err(Wrong::Mount(
+                    "invalid mount config for type \"bind\": bind source path does not exist: /nosuchdir1"
+                        .into(),
+                )),
+            ),
+            (
+                "type=frob,target=/x",
+                Err(Wrong::Mount(
+                    "invalid mount config for type \"frob\": mount type unknown".into(),
+                )),
             ),
         ] {
             assert_eq!(parse(text), want, "{text}");

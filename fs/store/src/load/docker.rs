@@ -15,6 +15,8 @@ struct Item {
     config: String,
     repo_tags: Option<Vec<String>>,
     layers: Option<Vec<String>>,
+    /// Id of the image it was made from, if that one is in the archive too.
+    parent: Option<String>,
 }
 
 /// Reads the manifest.
@@ -43,6 +45,8 @@ fn found(item: Item) -> Result<Found, Error> {
             .iter()
             .map(|name| reference(name))
             .collect::<Result<_, _>>()?,
+        // It says nothing that cannot be loaded without.
+        parent: item.parent.and_then(|id| id.parse().ok()),
         by: MANIFEST.to_owned(),
     })
 }

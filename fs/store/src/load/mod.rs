@@ -40,6 +40,8 @@ struct Found {
     layers: Vec<Blob>,
     /// Its names.
     names: Vec<Reference>,
+    /// The image it was made from.
+    parent: Option<ImageId>,
     /// The member that says all this, for messages.
     by: String,
 }
@@ -139,9 +141,19 @@ impl Store {
         } else {
             return Err(LoadError::NotAnArchive("").into());
         };
-        let mut loaded = Vec::new();
+        let mut loaded: Vec<Loaded> = Vec::new();
+        let mut families = Vec::new();
         for image in found {
-            loaded.push(self.take(&members, image, events)?);
+            let parent = image.parent;
+            let taken = self.take(&members, image, events)?;
+            families.extend(parent.map(|parent| (taken.id, parent)));
+            loaded.push(taken);
+        }
+        // A parent may come after its child.
+        for (child, parent) in families {
+            if loaded.iter().any(|image| image.id == parent) {
+                self.set_parent(&child, &parent)?;
+            }
         }
         Ok(loaded)
     }

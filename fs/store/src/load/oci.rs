@@ -171,6 +171,7 @@ fn image(
             .map(|layer| layer.blob(&blob.member))
             .collect::<Result<_, _>>()?,
         names,
+        parent: None,
         by: blob.member,
     })
 }

@@ -57,11 +57,7 @@ fn attach(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
         stderr: true,
     };
     if streams.stdin {
-        check_terminal(found.config.tty, true).map_err(|_| {
-            Failure::plain(
-                "cannot attach stdin to a TTY-enabled container because stdin is not a terminal",
-            )
-        })?;
+        check_terminal(found.config.tty, true)?;
     }
     let session = engine.attach(&found.id, streams)?;
     run::carry(

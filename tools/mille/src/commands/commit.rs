@@ -10,6 +10,7 @@ use super::{Arity, Verb};
 use crate::arguments::{is_on, list, switch, text, texts, value, words};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output;
 
 /// `mille commit`.
 pub(crate) const VERB: Verb = Verb {
@@ -43,11 +44,7 @@ fn commit(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
     let words = words(matches);
     let reference = match words.get(1).filter(|name| !name.is_empty()) {
         None => None,
-        Some(name) => Some(
-            Reference::parse(name)
-                .map_err(|error| Failure::Daemon(error.to_string()))?
-                .or_latest(),
-        ),
+        Some(name) => Some(Reference::parse(name).map_err(Failure::plain)?.or_latest()),
     };
     let options = CommitOptions {
         reference,
@@ -58,6 +55,6 @@ fn commit(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
     };
     let engine = context.layers()?;
     let found = engine.find(&words[0])?;
-    println!("{}", engine.commit(&found.id, &options)?);
+    output::emit(&format!("{}\n", engine.commit(&found.id, &options)?))?;
     Ok(ExitCode::SUCCESS)
 }

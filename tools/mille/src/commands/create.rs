@@ -12,6 +12,7 @@ use crate::arguments::text;
 use crate::container_flags as flags;
 use crate::context::Context;
 use crate::failure::{CLIENT_ERROR, Failure, chain, daemon};
+use crate::output;
 
 /// `mille create`.
 pub(crate) const VERB: Verb = Verb {
@@ -30,7 +31,7 @@ fn create(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
     let engine = context.layers()?;
     let id = make(&engine, options, text(matches, "pull")).map_err(Failure::from)?;
     cidfile.write(&id)?;
-    println!("{id}");
+    output::emit(&format!("{id}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -71,7 +72,7 @@ impl CidFile {
                 "container ID file found, make sure the other container isn't running or delete {path}"
             )),
             Err(error) => {
-                let cause = crate::output::go_io_error(&error);
+                let cause = output::go_io_error(&error);
                 Err(format!(
                     "failed to create the container ID file: open {path}: {cause}"
                 ))
@@ -92,7 +93,7 @@ impl CidFile {
         if let Some(path) = text(matches, "cidfile")
             && let Err(error) = std::fs::remove_file(path)
         {
-            eprintln!("remove {path}: {error}");
+            output::complain(&format!("remove {path}: {error}"));
         }
     }
 }

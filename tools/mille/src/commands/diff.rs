@@ -1,6 +1,5 @@
 //! `mille diff`.
 
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
@@ -11,6 +10,7 @@ use super::{Arity, Verb};
 use crate::arguments::words;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output;
 
 /// `mille diff`.
 pub(crate) const VERB: Verb = Verb {
@@ -24,8 +24,12 @@ pub(crate) const VERB: Verb = Verb {
 };
 
 fn diff(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let words = words(matches);
+    if words[0].is_empty() {
+        return Err(Failure::plain("Container name cannot be empty"));
+    }
     let engine = context.layers()?;
-    let found = engine.find(&words(matches)[0])?;
+    let found = engine.find(&words[0])?;
     let mut text = Vec::new();
     for difference in engine.diff(&found.id)? {
         let letter = match difference.kind {
@@ -37,6 +41,6 @@ fn diff(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         text.extend_from_slice(difference.path.as_os_str().as_bytes());
         text.push(b'\n');
     }
-    std::io::stdout().write_all(&text)?;
+    output::emit_bytes(&text)?;
     Ok(ExitCode::SUCCESS)
 }

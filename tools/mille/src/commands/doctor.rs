@@ -8,6 +8,7 @@ use mille_engine::host::{self, CgroupControl, Fuse, Mapper, Passthrough, ProcMou
 use super::{Arity, Verb};
 use crate::context::Context;
 use crate::failure::{Failure, chain};
+use crate::output;
 
 /// `mille doctor`.
 pub(crate) const VERB: Verb = Verb {
@@ -96,13 +97,13 @@ fn doctor(_context: &Context, _matches: &ArgMatches) -> Result<ExitCode, Failure
             Mark::Lesser => "-- ",
             Mark::Bad => "NO ",
         };
-        println!("{mark}{:<16} {}", line.what, line.finding);
+        output::emit(&format!("{mark}{:<16} {}\n", line.what, line.finding))?;
         if let Some(fix) = &line.fix {
-            println!("   {:<16} {fix}", "");
+            output::emit(&format!("   {:<16} {fix}\n", ""))?;
         }
     }
     let bad = lines.iter().any(|line| line.mark == Mark::Bad);
-    println!("\n{}", summary(&report, root, bad));
+    output::emit(&format!("\n{}\n", summary(&report, root, bad)))?;
     Ok(if bad {
         ExitCode::from(CANNOT_RUN)
     } else {

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::env_file;
 use crate::failure::Failure;
 use crate::keys;
+use crate::output;
 
 /// `mille exec`.
 pub(crate) const VERB: Verb = Verb {
@@ -111,7 +112,7 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Ok(code) => Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX))),
         // docker has the runtime's text on standard output here, since the stream is already attached.
         Err(Error::Exec(text)) if !detach => {
-            println!("{text}");
+            output::emit(&format!("{text}\n"))?;
             Ok(ExitCode::from(NOT_STARTED))
         }
         Err(error) => Err(error.into()),

@@ -37,7 +37,7 @@ fn add_flags(command: Command) -> Command {
 }
 
 fn export(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    let mut destination = Destination::open(text(matches, "output"), "export")?;
+    let mut destination = Destination::open(text(matches, "output"), "export", "container")?;
     let engine = context.layers()?;
     let found = engine.find(&words(matches)[0])?;
     engine.export(&found.id, is_on(matches, "flatten"), &mut destination)?;

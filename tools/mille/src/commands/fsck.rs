@@ -8,6 +8,7 @@ use mille_store::Severity;
 use super::{Arity, Verb};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output;
 
 /// `mille fsck`.
 pub(crate) const VERB: Verb = Verb {
@@ -28,18 +29,21 @@ fn fsck(context: &Context, _matches: &ArgMatches) -> Result<ExitCode, Failure> {
             Severity::Damage => "damaged",
             Severity::Leftover => "left over",
         };
-        println!("{word}: {}: {}", finding.subject, finding.detail);
+        output::emit(&format!(
+            "{word}: {}: {}\n",
+            finding.subject, finding.detail
+        ))?;
     }
     let damaged = report
         .findings
         .iter()
         .any(|finding| finding.severity == Severity::Damage);
-    println!(
-        "{} images, {} layers: {}",
+    output::emit(&format!(
+        "{} images, {} layers: {}\n",
         report.images,
         report.layers,
         if damaged { "damaged" } else { "clean" }
-    );
+    ))?;
     Ok(if damaged {
         ExitCode::FAILURE
     } else {

@@ -69,7 +69,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let quiet = is_on(matches, "quiet");
     let filters = Filters::read(&VERB, &arguments::texts(matches, "filter"), FILTERS)?;
     if quiet && !format.is_empty() {
-        eprintln!("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+        output::complain(
+            "WARNING: Ignoring custom format, because both --format and --quiet are set.",
+        );
     }
     let list = columns(is_on(matches, "digests"));
     let sheet = if quiet {

@@ -186,7 +186,7 @@ fn look_up(engine: &Engine, typed: &str, kind: Kind, sizes: bool) -> Result<Tree
     };
     let image = store.image(&id).map_err(|error| daemon(chain(&error)))?;
     if sizes {
-        eprintln!("WARNING: --size ignored for image");
+        output::complain("WARNING: --size ignored for image");
     }
     tree(&image_object(store, &image))
 }

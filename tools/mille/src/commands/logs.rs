@@ -11,6 +11,7 @@ use crate::arguments::{is_on, switch, text, value, words};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::moment;
+use crate::output::Watched;
 
 /// `mille logs`.
 pub(crate) const VERB: Verb = Verb {
@@ -43,7 +44,8 @@ fn logs(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let timestamps = is_on(matches, "timestamps");
     let engine = context.records()?;
     let found = engine.find(&words(matches)[0])?;
-    let (mut stdout, mut stderr) = (std::io::stdout().lock(), std::io::stderr().lock());
+    let mut stdout = Watched(std::io::stdout().lock());
+    let mut stderr = std::io::stderr().lock();
     let mut sink = |line: &LogLine| {
         let stamp = if timestamps {
             format!("{} ", moment::nanoseconds(&line.time))

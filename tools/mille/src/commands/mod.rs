@@ -9,18 +9,18 @@ mod exec;
 mod export;
 mod fsck;
 mod history;
-mod images;
+pub(crate) mod images;
 mod import;
 mod info;
-mod inspect;
+pub(crate) mod inspect;
 mod kill;
 mod load;
 mod logs;
 mod mount;
-mod ps;
+pub(crate) mod ps;
 mod rename;
-mod rm;
-mod rmi;
+pub(crate) mod rm;
+pub(crate) mod rmi;
 mod run;
 mod save;
 mod start;
@@ -30,7 +30,6 @@ mod umount;
 mod version;
 mod wait;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
@@ -54,7 +53,7 @@ pub(crate) enum Arity {
 }
 
 /// One command.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Verb {
     /// As it is typed.
     pub(crate) name: &'static str,
@@ -127,93 +126,3 @@ pub(crate) const GROUPS: &[(&str, &[&Verb])] = &[
         ],
     ),
 ];
-
-/// `mille container VERB`: docker's words for the verbs it groups there.
-const CONTAINER: &[(&str, &Verb)] = &[
-    ("ls", &ps::VERB),
-    ("list", &ps::VERB),
-    ("inspect", &inspect::CONTAINER),
-];
-
-/// `mille image VERB`.
-const IMAGE: &[(&str, &Verb)] = &[
-    ("ls", &images::VERB),
-    ("list", &images::VERB),
-    ("rm", &rmi::VERB),
-    ("inspect", &inspect::IMAGE),
-];
-
-/// Verbs that both groups share with the top level.
-const CONTAINER_PLAIN: &[&str] = &[
-    "run", "create", "start", "exec", "attach", "ps", "logs", "stop", "kill", "wait", "rename",
-    "rm", "diff", "commit", "export",
-];
-const IMAGE_PLAIN: &[&str] = &["import", "load", "save", "tag", "history"];
-
-fn plain(name: &str) -> Option<&'static Verb> {
-    GROUPS
-        .iter()
-        .flat_map(|(_, verbs)| verbs.iter())
-        .find(|verb| verb.name == name)
-        .copied()
-}
-
-/// Finds the command in what was typed; `None` asks for the overview.
-pub(crate) fn find(words: &[OsString]) -> Result<Option<(&'static Verb, &[OsString])>, Failure> {
-    let Some((first, rest)) = words.split_first() else {
-        return Ok(None);
-    };
-    let first = first.to_string_lossy();
-    match first.as_ref() {
-        "help" | "-h" | "--help" => help(rest),
-        "-v" | "--version" => {
-            println!("mille version {}", env!("CARGO_PKG_VERSION"));
-            std::process::exit(0);
-        }
-        "container" => grouped(&first, rest, CONTAINER, CONTAINER_PLAIN),
-        "image" => grouped(&first, rest, IMAGE, IMAGE_PLAIN),
-        name => plain(name)
-            .map(|verb| Some((verb, rest)))
-            .ok_or_else(|| unknown(name)),
-    }
-}
-
-fn help(rest: &[OsString]) -> Result<Option<(&'static Verb, &[OsString])>, Failure> {
-    let Some(name) = rest.first() else {
-        print!("{}", crate::help::text());
-        std::process::exit(0);
-    };
-    let name = name.to_string_lossy();
-    crate::help::command(plain(&name).ok_or_else(|| unknown(&name))?);
-    std::process::exit(0);
-}
-
-fn grouped<'w>(
-    group: &str,
-    rest: &'w [OsString],
-    own: &[(&str, &'static Verb)],
-    shared: &[&str],
-) -> Result<Option<(&'static Verb, &'w [OsString])>, Failure> {
-    let Some((name, rest)) = rest.split_first() else {
-        return Ok(None);
-    };
-    let name = name.to_string_lossy();
-    let verb = own
-        .iter()
-        .find(|(word, _)| *word == name)
-        .map(|(_, verb)| *verb);
-    let verb = verb.or_else(|| {
-        shared
-            .contains(&name.as_ref())
-            .then(|| plain(&name))
-            .flatten()
-    });
-    verb.map(|verb| Some((verb, rest)))
-        .ok_or_else(|| unknown(&format!("{group} {name}")))
-}
-
-fn unknown(name: &str) -> Failure {
-    Failure::plain(format!(
-        "mille: unknown command: mille {name}\n\nRun 'mille --help' for more information"
-    ))
-}

@@ -83,7 +83,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let size = is_on(matches, "size");
     let filters = Filters::read(&VERB, &arguments::texts(matches, "filter"), filter::NAMES)?;
     if quiet && !format.is_empty() {
-        eprintln!("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+        output::complain(
+            "WARNING: Ignoring custom format, because both --format and --quiet are set.",
+        );
     }
     let list = columns(size);
     let sheet = if quiet {

@@ -13,6 +13,7 @@ use crate::container_flags as flags;
 use crate::context::Context;
 use crate::failure::{CLIENT_ERROR, Failure};
 use crate::keys;
+use crate::output;
 
 /// `mille run`.
 pub(crate) const VERB: Verb = Verb {
@@ -86,10 +87,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     })?;
     cidfile.write(&id)?;
     if detach {
-        println!("{id}");
-        engine
-            .start(&id, StartOptions { attach: None })
-            .map_err(|error| as_run(&VERB, &error))?;
+        // The id is said also when the start fails; nobody reading it must not keep the container from starting.
+        let started = engine.start(&id, StartOptions { attach: None });
+        output::emit(&format!("{id}\n"))?;
+        started.map_err(|error| as_run(&VERB, &error))?;
         return Ok(ExitCode::SUCCESS);
     }
     let started = engine

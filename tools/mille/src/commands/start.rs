@@ -11,6 +11,7 @@ use crate::container_flags::check_terminal;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::keys;
+use crate::output;
 
 /// `mille start`.
 pub(crate) const VERB: Verb = Verb {
@@ -56,7 +57,7 @@ fn start(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             .find(name)
             .and_then(|found| engine.start(&found.id, StartOptions { attach: None }));
         match started {
-            Ok(_) => println!("{name}"),
+            Ok(_) => output::emit(&format!("{name}\n"))?,
             Err(error) => {
                 Failure::from(error).report();
                 failed.push(name.as_str());
@@ -78,8 +79,8 @@ fn attached(context: &Context, matches: &ArgMatches, name: &str) -> Result<ExitC
     let found = engine.find(name)?;
     let attach = Streams {
         stdin: is_on(matches, "interactive") && found.config.open_stdin,
-        stdout: is_on(matches, "attach"),
-        stderr: is_on(matches, "attach"),
+        stdout: true,
+        stderr: true,
     };
     check_terminal(found.config.tty, attach.stdin)?;
     match engine.start(

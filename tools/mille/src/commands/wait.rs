@@ -8,6 +8,7 @@ use super::{Arity, Verb};
 use crate::arguments::words;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output;
 
 /// `mille wait`.
 pub(crate) const VERB: Verb = Verb {
@@ -25,7 +26,7 @@ fn wait(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let mut failures = Vec::new();
     for name in &words(matches) {
         match engine.find(name).and_then(|found| engine.wait(&found.id)) {
-            Ok(code) => println!("{code}"),
+            Ok(code) => output::emit(&format!("{code}\n"))?,
             Err(error) => failures.push(Failure::from(error)),
         }
     }

@@ -3,12 +3,12 @@
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::Failure;
-use crate::output::go_io_error;
+use crate::output::{Watched, complain, go_io_error};
 
 /// Buffer towards the file or pipe, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -30,12 +30,13 @@ enum Kind {
     },
     /// An existing device or pipe, written in place.
     Special(BufWriter<File>),
-    Stdout(BufWriter<Stdout>),
+    Stdout(BufWriter<Watched<Stdout>>),
 }
 
 impl Destination {
-    /// Opens `-o PATH`, or standard output for `None`; `verb` is named in the refusal of a terminal.
-    pub(crate) fn open(path: Option<&str>, verb: &str) -> Result<Self, Failure> {
+    /// Opens `-o PATH`, or standard output for `None`; `verb` and the thing it is done to are named in refusals.
+    pub(crate) fn open(path: Option<&str>, verb: &str, thing: &str) -> Result<Self, Failure> {
+        let refused = |text: &str| Failure::plain(format!("failed to {verb} {thing}: {text}"));
         let kind = match path {
             None => {
                 let stdout = io::stdout();
@@ -45,14 +46,13 @@ impl Destination {
                     );
                     return Err(Failure::plain(text));
                 }
-                Kind::Stdout(BufWriter::with_capacity(BUFFER_BYTES, stdout))
+                Kind::Stdout(BufWriter::with_capacity(BUFFER_BYTES, Watched(stdout)))
             }
-            Some(path) => file(path).map_err(|error| {
-                Failure::plain(format!(
-                    "failed to {verb}: open {path}: {}",
-                    go_io_error(&error)
-                ))
-            })?,
+            Some(path) => {
+                check(Path::new(path)).map_err(|text| refused(&text))?;
+                file(path)
+                    .map_err(|error| refused(&format!("open {path}: {}", go_io_error(&error))))?
+            }
         };
         Ok(Destination {
             kind,
@@ -82,11 +82,27 @@ impl Destination {
     }
 }
 
+/// Refuses a place for the archive in docker's words, before any work is done.
+fn check(path: &Path) -> Result<(), String> {
+    if path.is_dir() {
+        return Err("cannot write to a directory".to_owned());
+    }
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    match std::fs::metadata(directory) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "invalid output path: stat {}: {}",
+            directory.display(),
+            go_io_error(&error)
+        )),
+    }
+}
+
 fn file(path: &str) -> io::Result<Kind> {
     let path = PathBuf::from(path);
-    if path.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
     if path.metadata().is_ok_and(|meta| !meta.is_file()) {
         let out = OpenOptions::new().write(true).open(&path)?;
         return Ok(Kind::Special(BufWriter::with_capacity(BUFFER_BYTES, out)));
@@ -146,7 +162,29 @@ impl Drop for Destination {
             && let Err(error) = std::fs::remove_file(aside)
             && error.kind() != io::ErrorKind::NotFound
         {
-            eprintln!("remove {}: {error}", aside.display());
+            complain(&format!("remove {}: {error}", aside.display()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_that_cannot_be_written() {
+        let text = |path| match Destination::open(Some(path), "save", "image") {
+            Err(Failure::Plain { text, code: 1 }) => text,
+            other => format!("{other:?}"),
+        };
+        assert_eq!(
+            text("/nosuch/x"),
+            "failed to save image: invalid output path: stat /nosuch: no such file or directory"
+        );
+        assert_eq!(
+            text("."),
+            "failed to save image: cannot write to a directory"
+        );
+        assert!(check(Path::new("/dev/null")).is_ok() && check(Path::new("x.tar")).is_ok());
     }
 }

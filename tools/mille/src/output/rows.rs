@@ -72,9 +72,9 @@ impl List {
 }
 
 impl Sheet<'_> {
-    /// Returns whether the user's own template reads a field.
+    /// Returns whether the user's own template reads a field, by its name or with all of the row.
     pub(crate) fn asks_for(&self, field: &str) -> bool {
-        self.custom && self.format.reads(field)
+        self.custom && (self.format.reads(field) || self.format.reads_all())
     }
 
     /// Lays the rows out.
@@ -183,6 +183,8 @@ mod tests {
                 .unwrap()
                 .asks_for("Size")
         );
+        assert!(list().sheet("{{json .}}").unwrap().asks_for("Size"));
+        assert!(!list().sheet("{{.Names}}").unwrap().asks_for("Size"));
         assert!(!list().sheet("json").unwrap().asks_for("Size"));
     }
 

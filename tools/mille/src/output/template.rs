@@ -12,7 +12,7 @@ use gotmpl::parse::{ListNode, Parser};
 use gotmpl::{MissingKey, Template, TemplateError};
 
 use self::functions::{OURS, docker_functions, first, with_show};
-use self::syntax::{first_read, rewrite_list, unknown_function};
+use self::syntax::{first_read, reads_whole, rewrite_list, unknown_function};
 pub(crate) use self::values::Data;
 
 /// What is said of a field that is not there.
@@ -70,6 +70,11 @@ impl Format {
         self.trees
             .iter()
             .any(|(_, tree)| first_read(tree, field).is_some())
+    }
+
+    /// Returns whether the template takes its value as a whole: `{{json .}}`.
+    pub(crate) fn reads_all(&self) -> bool {
+        self.trees.iter().any(|(_, tree)| reads_whole(tree))
     }
 
     /// Fills in the template; errors are Go's texts.

@@ -122,6 +122,14 @@ pub(super) fn first_read(list: &ListNode, field: &str) -> Option<(usize, String)
     })
 }
 
+/// Whether the value itself, not a field of it, is read anywhere.
+pub(super) fn reads_whole(list: &ListNode) -> bool {
+    search(list, &mut |expr| {
+        matches!(expr, Expr::Dot(..)).then_some(())
+    })
+    .is_some()
+}
+
 pub(super) fn unknown_function(list: &ListNode) -> Option<(usize, String)> {
     search(list, &mut |expr| match expr {
         Expr::Identifier(pos, name)

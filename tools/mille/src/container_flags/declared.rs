@@ -1,0 +1,148 @@
+//! The flags that `run` and `create` share, as they are declared.
+
+use clap::Command;
+
+use crate::arguments::{list, switch, value};
+
+/// Flags that may be repeated.
+const LISTS: &[(&str, Option<char>, &str)] = &[
+    (
+        "add-host",
+        None,
+        "Add a custom host-to-IP mapping (host:ip)",
+    ),
+    ("attach", Some('a'), "Attach to STDIN, STDOUT or STDERR"),
+    ("cap-add", None, "Add Linux capabilities"),
+    ("cap-drop", None, "Drop Linux capabilities"),
+    ("dns", None, "Set custom DNS servers"),
+    ("dns-option", None, "Set DNS options"),
+    ("dns-search", None, "Set custom DNS search domains"),
+    ("env", Some('e'), "Set environment variables"),
+    ("env-file", None, "Read in a file of environment variables"),
+    ("group-add", None, "Add additional groups to join"),
+    ("label", Some('l'), "Set meta data on a container"),
+    (
+        "label-file",
+        None,
+        "Read in a line delimited file of labels",
+    ),
+    ("log-opt", None, "Log driver options (max-size, max-file)"),
+    (
+        "mount",
+        None,
+        "Attach a filesystem mount to the container (type=bind or tmpfs)",
+    ),
+    ("security-opt", None, "Security Options (no-new-privileges)"),
+    ("tmpfs", None, "Mount a tmpfs directory"),
+    ("ulimit", None, "Ulimit options"),
+    (
+        "volume",
+        Some('v'),
+        "Bind mount a directory (/host:/container[:ro])",
+    ),
+];
+
+/// Flags with one value, and what kind it is.
+const VALUES: &[(&str, Option<char>, &str, &str)] = &[
+    (
+        "cidfile",
+        None,
+        "string",
+        "Write the container ID to the file",
+    ),
+    ("domainname", None, "string", "Container NIS domain name"),
+    (
+        "entrypoint",
+        None,
+        "string",
+        "Overwrite the default ENTRYPOINT of the image",
+    ),
+    ("hostname", Some('h'), "string", "Container host name"),
+    (
+        "log-driver",
+        None,
+        "string",
+        "Logging driver for the container (json-file, none)",
+    ),
+    ("name", None, "string", "Assign a name to the container"),
+    (
+        "pull",
+        None,
+        "string",
+        "Pull image before running (\"missing\", \"never\") (default \"missing\")",
+    ),
+    ("shm-size", None, "bytes", "Size of /dev/shm"),
+    (
+        "stop-signal",
+        None,
+        "string",
+        "Signal to stop the container",
+    ),
+    (
+        "stop-timeout",
+        None,
+        "int",
+        "Timeout (in seconds) to stop a container",
+    ),
+    (
+        "user",
+        Some('u'),
+        "string",
+        "Username or UID (format: <name|uid>[:<group|gid>])",
+    ),
+    (
+        "workdir",
+        Some('w'),
+        "string",
+        "Working directory inside the container",
+    ),
+];
+
+/// Flags that are on or off.
+const SWITCHES: &[(&str, Option<char>, &str)] = &[
+    (
+        "interactive",
+        Some('i'),
+        "Keep STDIN open even if not attached",
+    ),
+    (
+        "privileged",
+        None,
+        "Give extended privileges to this container",
+    ),
+    (
+        "read-only",
+        None,
+        "Mount the container's root filesystem as read only",
+    ),
+    (
+        "rm",
+        None,
+        "Automatically remove the container when it exits",
+    ),
+    ("tty", Some('t'), "Allocate a pseudo-TTY"),
+];
+
+/// Adds the flags.
+pub(crate) fn add(command: Command) -> Command {
+    let network = value(
+        "network",
+        None,
+        "network",
+        "Connect a container to a network: host (the default) or none",
+    );
+    let lists = LISTS
+        .iter()
+        .map(|(long, short, help)| list(long, *short, help));
+    let values = VALUES
+        .iter()
+        .map(|(long, short, kind, help)| value(long, *short, kind, help));
+    let switches = SWITCHES
+        .iter()
+        .map(|(long, short, help)| switch(long, *short, help));
+    command
+        .args(lists)
+        .args(values)
+        .args(switches)
+        .arg(network.alias("net"))
+}
