@@ -13,6 +13,8 @@ use crate::output;
 
 /// Id of the one positional argument that every command has.
 const WORDS: &str = "args";
+/// What docker says of `-h`.
+const SHORT_HELP_NOTE: &str = "Flag shorthand -h has been deprecated, use --help\n";
 /// Id of `-h` where it is no other flag.
 const SHORT_HELP: &str = "short-help";
 
@@ -181,7 +183,8 @@ pub(crate) fn parse(verb: &'static Verb, args: &[OsString]) -> Result<Parsed, Fa
     let short =
         matches.try_contains_id(SHORT_HELP).unwrap_or(false) && matches.get_flag(SHORT_HELP);
     if short {
-        output::complain("Flag shorthand -h has been deprecated, use --help");
+        // On standard output: docker's own choice below the top level.
+        output::emit(SHORT_HELP_NOTE)?;
     }
     if short || matches.get_flag("help") {
         return Ok(Parsed::Help);

@@ -19,7 +19,7 @@ mod values;
 
 pub(crate) use declared::add;
 pub(crate) use values::invalid;
-use values::{bytes, extra_hosts, integer, name_servers, security_options, ulimits};
+use values::{bytes, capabilities, extra_hosts, integer, name_servers, security_options, ulimits};
 
 /// Reads the flags; the container is not made yet.
 pub(crate) fn read(verb: &'static Verb, matches: &ArgMatches) -> Result<CreateOptions, Failure> {
@@ -177,14 +177,15 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
             return Err(refused(verb, text));
         }
     }
+    let (cap_add, cap_drop) = capabilities(&texts(matches, "cap-add"), &texts(matches, "cap-drop"));
     Ok(HostConfig {
         binds: some(binds),
         container_id_file: owned(matches, "cidfile"),
         log_config: log_config(verb, matches)?,
         network_mode: text(matches, "network").unwrap_or("host").to_owned(),
         auto_remove: is_on(matches, "rm"),
-        cap_add: some(texts(matches, "cap-add")),
-        cap_drop: some(texts(matches, "cap-drop")),
+        cap_add: some(cap_add),
+        cap_drop: some(cap_drop),
         dns: name_servers(verb, matches)?,
         dns_options: texts(matches, "dns-option"),
         dns_search: texts(matches, "dns-search"),

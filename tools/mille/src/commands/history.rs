@@ -40,7 +40,7 @@ fn flags(command: Command) -> Command {
             switch(
                 "human",
                 Some('H'),
-                "Print sizes and dates in human readable format (default true)",
+                "Print sizes and dates in human readable format",
             )
             .default_value("true"),
         )

@@ -41,11 +41,14 @@ fn flags(command: Command) -> Command {
             "Show all images (default hides intermediate images)",
         ))
         .arg(switch("digests", None, "Show digests"))
-        .arg(list(
-            "filter",
-            Some('f'),
-            "Filter output based on conditions provided",
-        ))
+        .arg(
+            list(
+                "filter",
+                Some('f'),
+                "Filter output based on conditions provided",
+            )
+            .value_name("filter"),
+        )
         .arg(value(
             "format",
             None,

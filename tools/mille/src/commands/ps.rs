@@ -42,11 +42,14 @@ fn flags(command: Command) -> Command {
             Some('a'),
             "Show all containers (default shows just running)",
         ))
-        .arg(list(
-            "filter",
-            Some('f'),
-            "Filter output based on conditions provided",
-        ))
+        .arg(
+            list(
+                "filter",
+                Some('f'),
+                "Filter output based on conditions provided",
+            )
+            .value_name("filter"),
+        )
         .arg(value(
             "format",
             None,

@@ -54,7 +54,6 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         ));
     }
     let mut options = flags::read(&VERB, matches)?;
-    let detach_keys = keys::from_flag(matches)?;
     if detach {
         options.config.attach_stdin = false;
         options.config.attach_stdout = false;
@@ -68,6 +67,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     };
     let tty = options.config.tty;
     flags::check_terminal(tty, attach.stdin)?;
+    let detach_keys = keys::from_flag(matches)?;
     if tty && let Some(size) = mille_engine::terminal_size(std::io::stdout().as_fd()) {
         options.host_config.console_size = size;
     }

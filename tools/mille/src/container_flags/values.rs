@@ -1,5 +1,6 @@
 //! Values of flags that the client checks itself, in pflag's words where they are wrong.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use clap::ArgMatches;
@@ -8,6 +9,9 @@ use mille_engine::Ulimit;
 use crate::arguments::{declared, text, texts};
 use crate::commands::Verb;
 use crate::failure::Failure;
+
+/// All capabilities.
+const ALL: &str = "ALL";
 
 /// Limits that have a name.
 const ULIMITS: [&str; 15] = [
@@ -155,4 +159,60 @@ pub(super) fn security_options(matches: &ArgMatches) -> Result<Vec<String>, Stri
         .into_iter()
         .map(check)
         .collect()
+}
+
+/// `--cap-add` and `--cap-drop` as they are recorded: complete names, sorted; what is added is not dropped.
+pub(super) fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
+    let complete = |names: &[String]| {
+        let names = names.iter().map(|name| {
+            let upper = name.trim().to_uppercase();
+            if upper == ALL || upper.starts_with("CAP_") {
+                upper
+            } else {
+                format!("CAP_{upper}")
+            }
+        });
+        let names: BTreeSet<String> = names.collect();
+        // "ALL" takes in the others.
+        match names.get(ALL) {
+            Some(all) => BTreeSet::from([all.clone()]),
+            None => names,
+        }
+    };
+    let (add, drop) = (complete(add), complete(drop));
+    let drop = drop.difference(&add).cloned().collect();
+    (add.into_iter().collect(), drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_recorded_by_their_complete_names() {
+        for (add, drop, want_add, want_drop) in [
+            ("", "", "", ""),
+            ("NET_ADMIN", "MKNOD", "CAP_NET_ADMIN", "CAP_MKNOD"),
+            (
+                "sys_admin CAP_NET_ADMIN",
+                "",
+                "CAP_NET_ADMIN CAP_SYS_ADMIN",
+                "",
+            ),
+            ("sys_admin all", "", "ALL", ""),
+            ("chown", "all", "CAP_CHOWN", "ALL"),
+            ("chown", "CAP_CHOWN kill", "CAP_CHOWN", "CAP_KILL"),
+        ] {
+            let words = |text: &str| {
+                text.split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(
+                capabilities(&words(add), &words(drop)),
+                (words(want_add), words(want_drop)),
+                "{add}, {drop}"
+            );
+        }
+    }
 }
