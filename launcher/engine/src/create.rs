@@ -207,11 +207,12 @@ pub(crate) fn remove(engine: &Engine, id: &ContainerId, force: bool) -> Result<(
         }
         engine.kill_and_wait(&container)?;
     }
-    match Lock::take_within(&paths.lock(), crate::stop::GRACE)? {
-        Some(lock) => removal::remove(&engine.layout, id, lock),
-        // Its own `--rm`, or somebody else, was quicker.
-        None if !paths.record().exists() => Ok(()),
-        None => Err(Error::RemovalInProgress(id.to_string())),
+    match Lock::take_within(&paths.lock(), crate::stop::GRACE) {
+        Ok(Some(lock)) => removal::remove(&engine.layout, id, lock),
+        // Its own `--rm`, or somebody else, was quicker: the lock is held, or went with the directory.
+        Ok(None) | Err(_) if !paths.record().exists() => Ok(()),
+        Ok(None) => Err(Error::RemovalInProgress(id.to_string())),
+        Err(error) => Err(error),
     }
 }
 

@@ -246,6 +246,27 @@ fn root_fuse_exec_stop_and_remove() {
     assert!(engine.containers().unwrap().is_empty());
 }
 
+/// `--rm` and `rm -f` take the same container away at the same time.
+#[test]
+fn root_fuse_a_container_that_removes_itself_can_be_removed() {
+    let house = House::new();
+    let engine = house.engine();
+    let force = RemoveOptions {
+        force: true,
+        ..RemoveOptions::default()
+    };
+    for _ in 0..5 {
+        let mut options = options("brief", &["sleep", "1000"]);
+        options.host_config.auto_remove = true;
+        let id = engine.create(options).unwrap();
+        engine.start(&id, StartOptions::default()).unwrap();
+        engine.remove(&id, force).unwrap();
+        wait_until("the container is gone", || {
+            engine.containers().unwrap().is_empty()
+        });
+    }
+}
+
 #[test]
 fn root_fuse_a_killed_monitor_is_swept() {
     let house = House::new();
