@@ -248,7 +248,7 @@ fn runs_here(who: Who, work: &Path) {
     assert!(loaded.contains("new"), "{loaded}");
     let name = loaded
         .lines()
-        .find(|line| line.ends_with("new"))
+        .find(|line| line.ends_with(" new:latest"))
         .unwrap()
         .rsplit(' ')
         .next()
