@@ -102,7 +102,10 @@ pub fn built(name: &str) -> PathBuf {
         let aside = directory
             .path()
             .join(format!("{name}.{:?}", std::thread::current().id()));
-        std::fs::copy(source(name), &aside).unwrap();
+        // By another process: a child that a test forks meanwhile would inherit our descriptor open for writing, and the
+        // program could not be executed until that child has gone ("text file busy").
+        let copied = Command::new("cp").arg(source(name)).arg(&aside).status();
+        assert!(copied.unwrap().success());
         std::fs::rename(&aside, &copy).unwrap();
     }
     copy
