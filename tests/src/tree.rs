@@ -37,6 +37,24 @@ pub fn read(root: &Path) -> BTreeMap<PathBuf, Object> {
     let mut found = BTreeMap::new();
     let mut inodes = BTreeMap::new();
     visit(root, Path::new(""), &mut found, &mut inodes);
+    // A file whose other names are hidden is alone in this tree, whatever its link count says.
+    let shared = |path: &PathBuf| {
+        found
+            .values()
+            .filter(|object| object.same_as.as_ref() == Some(path))
+            .count()
+            > 1
+    };
+    let alone: Vec<PathBuf> = found
+        .values()
+        .filter_map(|object| object.same_as.clone())
+        .filter(|first| !shared(first))
+        .collect();
+    for first in alone {
+        if let Some(object) = found.get_mut(&first) {
+            object.same_as = None;
+        }
+    }
     found
 }
 

@@ -23,7 +23,7 @@
 mod capability;
 mod child;
 mod error;
-mod helper;
+mod guard;
 pub mod host;
 mod init;
 mod message;

@@ -13,7 +13,7 @@
 //! For one more command in a running container the same process joins the namespaces instead, clones and leaves.
 
 use crate::child::{Child, Launch, Prepared, reap_helper};
-use crate::helper::{ExecJob, Job, become_helper};
+use crate::guard::{ExecJob, Job, become_helper};
 use crate::init::Start;
 use crate::message::{Channel, Message};
 use crate::plan::exec_steps;
