@@ -74,6 +74,14 @@ pub enum Error {
         /// What its tar has wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A layer's tar ends in the middle of something.
+    #[error("Error processing tar file({item}): unexpected EOF: {detail}")]
+    LayerTruncated {
+        /// Which one: a member of an archive, or a stream.
+        item: String,
+        /// Where it ends.
+        detail: String,
+    },
     /// A layer's tar is not the one that was announced.
     #[error("invalid diffID for {item}: expected \"{expected}\", got \"{found}\"")]
     DiffIdMismatch {

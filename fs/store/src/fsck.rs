@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
-use crate::config::ImageConfig;
-use crate::digest::{Digest, ImageId};
+use crate::digest::{DiffId, ImageId};
 use crate::error::{At, Error};
 use crate::layers::with_causes;
 use crate::progress::{Phase, Step};
@@ -20,58 +20,44 @@ impl Store {
     pub fn fsck(&self) -> Result<FsckReport, Error> {
         let _lock = self.lock_shared()?;
         let mut report = FsckReport::default();
-        for id in self.all_images()? {
-            report.images += 1;
-            if let Err(detail) = self.check_image(&id) {
-                report.damage(id.to_string(), detail);
-            }
-        }
+        self.check_images(&mut report)?;
         self.check_layers(&mut report)?;
-        match self.all_names() {
-            Ok(names) => {
-                for name in names
-                    .iter()
-                    .filter(|name| !self.image_home(&name.image).exists())
-                {
-                    let detail = format!(
-                        "names {}, which is not here; rmi it or load the image again",
-                        name.image
-                    );
-                    report.damage(name.reference.familiar(), detail);
-                }
-            }
-            Err(error) => report.damage("names".to_owned(), error.to_string()),
+        self.check_names(&mut report)?;
+        for (directory, is_id) in [
+            (
+                self.images_dir(),
+                &(|name: &str| ImageId::from_hex(name).is_ok()) as &dyn Fn(&str) -> bool,
+            ),
+            (self.layers(), &|name| DiffId::from_hex(name).is_ok()),
+        ] {
+            self.check_strangers(&directory, is_id, &mut report)?;
         }
         for path in self.leftovers()? {
-            let subject = path
-                .strip_prefix(self.root())
-                .unwrap_or(&path)
-                .display()
-                .to_string();
-            report.leftover(
-                subject,
-                "of an operation that was killed, or that another process is at",
-            );
+            let detail = "of an operation that was killed; the next command removes it";
+            report.leftover(self.relative(&path), detail);
         }
         Ok(report)
     }
 
-    fn check_image(&self, id: &ImageId) -> Result<(), String> {
-        let path = self.image_home(id).join("config.json");
-        let raw = fs::read(&path)
-            .at("read", &path)
-            .map_err(|error| error.to_string())?;
-        let found = Digest::of(&raw);
-        if found != id.digest() {
-            return Err(format!(
-                "its configuration has the digest {found}; load the image again"
-            ));
+    fn check_images(&self, report: &mut FsckReport) -> Result<(), Error> {
+        for id in self.all_images()? {
+            report.images += 1;
+            match self.read_config(&id) {
+                Ok((raw, config)) => {
+                    report.bytes += raw.len() as u64;
+                    for missing in config
+                        .layers()
+                        .iter()
+                        .filter(|layer| !self.has_layer(layer))
+                    {
+                        let detail = format!("layer {missing} is not here; load the image again");
+                        report.damage(id.to_string(), detail);
+                    }
+                }
+                Err(error) => report.damage(id.to_string(), with_causes(&error)),
+            }
         }
-        let config = ImageConfig::parse(&raw).map_err(|error| error.to_string())?;
-        match config.layers().iter().find(|layer| !self.has_layer(layer)) {
-            Some(missing) => Err(format!("layer {missing} is not here; load the image again")),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn check_layers(&self, report: &mut FsckReport) -> Result<(), Error> {
@@ -79,21 +65,28 @@ impl Store {
         let needed = self.needed(std::iter::empty()).ok();
         for layer in self.all_layers()? {
             report.layers += 1;
+            let meta = match self.layer_meta(&layer) {
+                Ok(meta) => meta,
+                Err(error) => {
+                    report.damage(layer.to_string(), with_causes(&error));
+                    continue;
+                }
+            };
             let item = layer.short();
-            self.progress.step(Step {
-                phase: Phase::Verify,
-                item: &item,
-                done: 0,
-                total: None,
-            });
-            match self.layer_meta(&layer) {
-                Ok(meta) => report.bytes += meta.tar_bytes,
-                Err(error) => report.damage(layer.to_string(), error.to_string()),
-            }
+            let step = |done| {
+                self.progress.step(Step {
+                    phase: Phase::Verify,
+                    item: &item,
+                    done,
+                    total: Some(meta.tar_bytes),
+                });
+            };
+            step(0);
             match self.write_layer_tar(&layer, io::sink()) {
-                Ok(()) => {}
+                Ok(()) => report.bytes += meta.tar_bytes,
                 Err(error) => report.damage(layer.to_string(), with_causes(&error)),
             }
+            step(meta.tar_bytes);
             if needed
                 .as_ref()
                 .is_some_and(|needed| !needed.contains(&layer))
@@ -105,6 +98,45 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    fn check_names(&self, report: &mut FsckReport) -> Result<(), Error> {
+        let (names, damage) = self.names_and_damage()?;
+        for name in names {
+            if !self.image_home(&name.image).exists() {
+                let detail = format!(
+                    "names {}, which is not here; rmi it or load the image again",
+                    name.image
+                );
+                report.damage(name.reference.familiar(), detail);
+            }
+        }
+        for error in damage {
+            report.damage("a name".to_owned(), with_causes(&error));
+        }
+        Ok(())
+    }
+
+    /// Things among ids that are none: nobody here made them, so nobody here removes them.
+    fn check_strangers(
+        &self,
+        directory: &Path,
+        is_id: &dyn Fn(&str) -> bool,
+        report: &mut FsckReport,
+    ) -> Result<(), Error> {
+        for entry in fs::read_dir(directory).at("read directory", directory)? {
+            let path = entry.at("read directory", directory)?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if !name.is_some_and(is_id) {
+                report.leftover(self.relative(&path), "not made by this program");
+            }
+        }
+        Ok(())
+    }
+
+    fn relative(&self, path: &Path) -> String {
+        let path = path.strip_prefix(self.root()).unwrap_or(path);
+        path.display().to_string()
     }
 }
 

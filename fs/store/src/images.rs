@@ -1,7 +1,7 @@
 //! Images: configurations kept verbatim, found by name, id or the beginning of an id.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,6 @@ use crate::image::{HistoryLine, Image};
 use crate::layers::hex_names;
 use crate::names::Name;
 use crate::reference::Reference;
-use crate::staging::Staged;
 use crate::store::Store;
 
 /// What is kept beside a configuration.
@@ -43,9 +42,13 @@ impl Store {
         }
         let home = self.image_home(&id);
         if home.exists() {
-            return Ok(id);
+            if self.read_config(&id).is_ok() {
+                return Ok(id);
+            }
+            // A damaged one is replaced.
+            self.take_away(&home)?.remove()?;
         }
-        let staged = Staged::new(&self.staging())?;
+        let staged = self.stage()?;
         let meta = ImageMeta {
             parent: parent.map(ToString::to_string),
         };
@@ -55,7 +58,11 @@ impl Store {
         ] {
             let path = staged.path().join(name);
             fs::write(&path, bytes).at("write", &path)?;
+            File::open(&path)
+                .and_then(|file| file.sync_all())
+                .at("sync", &path)?;
         }
+        staged.sync_names()?;
         staged.place(&home)?;
         Ok(id)
     }
@@ -77,13 +84,14 @@ impl Store {
             parent: Some(parent.to_string()),
         };
         let bytes = serde_json::to_vec(&meta).unwrap_or_default();
-        crate::staging::write_whole(&self.image_home(image).join("meta.json"), &bytes)
+        self.write_whole(&self.image_home(image).join("meta.json"), &bytes)
     }
 
-    /// Returns all images, the newest first.
+    /// Returns all images, the newest first. One that is damaged is left out: it must not hide the others, and
+    /// [`Store::fsck`] lists it.
     ///
     /// # Errors
-    /// A damaged record.
+    /// The store cannot be read.
     pub fn images(&self) -> Result<Vec<Image>, Error> {
         let names = self.all_names()?;
         let mut sizes = BTreeMap::new();
@@ -92,6 +100,9 @@ impl Store {
             match self.read_image(&id, &names, &mut sizes) {
                 // Removed between the listing and now.
                 Err(Error::NoSuchImage(_)) => {}
+                Err(error @ (Error::Config { .. } | Error::Damaged { .. })) => {
+                    log::warn!("{error}");
+                }
                 image => images.push(image?),
             }
         }
@@ -117,18 +128,7 @@ impl Store {
         names: &[Name],
         sizes: &mut BTreeMap<DiffId, u64>,
     ) -> Result<Image, Error> {
-        let home = self.image_home(id);
-        let path = home.join("config.json");
-        let raw = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NoSuchImage(*id));
-            }
-            other => other.at("read", &path)?,
-        };
-        let config = ImageConfig::parse(&raw).map_err(|source| Error::Config {
-            item: path.display().to_string(),
-            source,
-        })?;
+        let (raw, config) = self.read_config(id)?;
         let layers = config.layers().to_vec();
         let mut size = 0;
         for layer in &layers {
@@ -153,6 +153,27 @@ impl Store {
                 .filter(|parent| self.image_home(parent).exists()),
             last_tagged: own.iter().filter_map(|name| name.tagged).max(),
         })
+    }
+
+    /// Reads a configuration; its bytes must still be those of its id.
+    pub(crate) fn read_config(&self, id: &ImageId) -> Result<(Vec<u8>, ImageConfig), Error> {
+        let path = self.image_home(id).join("config.json");
+        let raw = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NoSuchImage(*id));
+            }
+            other => other.at("read", &path)?,
+        };
+        let found = Digest::of(&raw);
+        if found != id.digest() {
+            let reason = format!("it has the digest {found}; load the image again");
+            return Err(Error::Damaged { path, reason });
+        }
+        let config = ImageConfig::parse(&raw).map_err(|source| Error::Config {
+            item: path.display().to_string(),
+            source,
+        })?;
+        Ok((raw, config))
     }
 
     /// A parent is a help for people; an unreadable one is none.
@@ -182,7 +203,7 @@ impl Store {
             return if here {
                 Ok((id, None))
             } else {
-                Err(ResolveError::NotFound(text.to_owned()))
+                Err(ResolveError::NotFound(format!("sha256:{hex}")))
             };
         }
         let looks_like_id = !hex.is_empty()

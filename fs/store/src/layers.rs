@@ -5,19 +5,16 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::mpsc::{SyncSender, sync_channel};
 
-use mille_layer::extract::{ExtractOptions, Extracted, extract};
 use mille_layer::replay::replay;
 use serde::{Deserialize, Serialize};
 
-use crate::compression::{Refused, decompressed};
-use crate::digest::{DiffId, Digest, Hashing};
-use crate::error::{At, Error, LoadError};
-use crate::progress::{Counted, Phase};
-use crate::staging::{self, Staged};
+use crate::digest::{DiffId, Hashing};
+use crate::error::{At, Error};
+use crate::progress::{Counted, Phase, Step};
 use crate::store::Store;
 use crate::types::LayerInfo;
+use crate::unpack::Pending;
 
 /// What is kept beside a layer.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -29,11 +26,6 @@ pub(crate) struct LayerMeta {
     /// Entries of the tar.
     pub(crate) entries: u64,
 }
-
-/// Blocks on their way to the hashing thread; bounds the memory, not the speed.
-const BLOCKS_AHEAD: usize = 16;
-/// zstd level of header streams: they are small, and written while somebody waits.
-const HEADERS_LEVEL: i32 = 1;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -67,7 +59,8 @@ impl Store {
     }
 
     /// Adds a layer from its tar, which may be compressed by gzip or zstd. One that is here already is left as it is.
-    /// With `expected`, another tar than that one's is refused. Holds the shared lock.
+    /// With `expected`, another tar than that one's is refused. Hold the shared lock until an image refers to the layer:
+    /// nobody knows of it before.
     ///
     /// # Errors
     /// The tar cannot be read or unpacked, is cut off, or is another one; nothing is left then.
@@ -80,28 +73,15 @@ impl Store {
             || "layer".to_owned(),
             |layer| format!("layer {}", layer.short()),
         );
-        self.add_layer_named(tar, expected, &item)
+        let tar = Counted::new(tar, &*self.progress, Phase::Extract, &item, None);
+        let pending = self.unpack(tar, &item)?;
+        pending.check(expected, &item)?;
+        let info = pending.info();
+        self.place_layers(vec![pending])?;
+        Ok(info)
     }
 
-    pub(crate) fn add_layer_named(
-        &self,
-        tar: impl Read + Send,
-        expected: Option<&DiffId>,
-        item: &str,
-    ) -> Result<LayerInfo, Error> {
-        let _lock = self.lock_shared()?;
-        let tar = decompressed(tar, item).map_err(|refused| match refused {
-            Refused::Read(source) => Error::Read {
-                item: item.to_owned(),
-                source,
-            },
-            Refused::Method(error) => error.into(),
-        })?;
-        let tar = Counted::new(tar, &*self.progress, Phase::Extract, item, None);
-        self.stage_layer(tar, expected, item)
-    }
-
-    /// Adds a layer from a tar that `write` writes. Holds the shared lock.
+    /// Adds a layer from a tar that `write` writes. As with [`Store::add_layer`], hold the shared lock.
     ///
     /// # Errors
     /// As [`Store::add_layer`]; the error of `write` as [`Error::Layer`].
@@ -134,10 +114,9 @@ impl Store {
         expected: Option<&DiffId>,
         written: impl FnOnce() -> std::thread::Result<Result<(), Cause>>,
     ) -> Result<LayerInfo, Error> {
-        let _lock = self.lock_shared()?;
         let item = "layer";
-        let staged = Staged::new(&self.staging())?;
-        let unpacked = self.unpack(&mut *input, &staged, item);
+        let counted = Counted::new(&mut *input, &*self.progress, Phase::Extract, item, None);
+        let unpacked = self.unpack(counted, item);
         if unpacked.is_err() {
             // The writer must not wait for a reader that has given up.
             input.close();
@@ -159,94 +138,39 @@ impl Store {
                 });
             }
         }
-        let (extracted, digest) = unpacked?;
-        self.place_layer(staged, &extracted, digest, expected, item)
-    }
-
-    fn stage_layer(
-        &self,
-        tar: impl Read,
-        expected: Option<&DiffId>,
-        item: &str,
-    ) -> Result<LayerInfo, Error> {
-        let staged = Staged::new(&self.staging())?;
-        let (extracted, digest) = self.unpack(tar, &staged, item)?;
-        self.place_layer(staged, &extracted, digest, expected, item)
-    }
-
-    fn unpack(
-        &self,
-        tar: impl Read,
-        staged: &Staged,
-        item: &str,
-    ) -> Result<(Extracted, Digest), Error> {
-        let tree = staged.path().join("tree");
-        staging::make_directory(&tree)?;
-        // The root of a layer that says nothing about it is everybody's to read, as docker's is.
-        fs::set_permissions(&tree, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .at("chmod", &tree)?;
-        let directory = File::open(&tree).at("open", &tree)?;
-        let path = staged.path().join("headers");
-        let headers = File::create(&path).at("create", &path)?;
-        let mut headers = zstd::stream::write::Encoder::new(BufWriter::new(headers), HEADERS_LEVEL)
-            .at("write", &path)?;
-        let options = ExtractOptions::new(self.options.space, self.options.ownership);
-        let (extracted, digest) = hashed(tar, |tar| {
-            extract(tar, directory.as_fd(), &options, &mut headers)
-        });
-        let extracted = extracted.map_err(|error| Error::Layer {
-            item: item.to_owned(),
-            source: error.into(),
-        })?;
-        headers
-            .finish()
-            .and_then(|mut out| out.flush())
-            .at("write", &path)?;
-        Ok((extracted, digest))
-    }
-
-    fn place_layer(
-        &self,
-        staged: Staged,
-        extracted: &Extracted,
-        digest: Digest,
-        expected: Option<&DiffId>,
-        item: &str,
-    ) -> Result<LayerInfo, Error> {
-        let found = DiffId::from(digest);
-        match expected {
-            Some(&expected) if expected != found => {
-                return Err(Error::DiffIdMismatch {
-                    item: item.to_owned(),
-                    expected,
-                    found,
-                });
-            }
-            // Nobody vouches for its length, so it must say itself where it ends. A stream of nothing is an empty layer.
-            None if !extracted.end_marker && extracted.tar_bytes > 0 => {
-                return Err(LoadError::Truncated {
-                    item: item.to_owned(),
-                }
-                .into());
-            }
-            _ => {}
-        }
-        let info = LayerInfo {
-            diff_id: found,
-            size: extracted.bytes,
-        };
-        if self.has_layer(&found) {
-            return Ok(info);
-        }
-        let meta = LayerMeta {
-            size: extracted.bytes,
-            tar_bytes: extracted.tar_bytes,
-            entries: extracted.entries,
-        };
-        let path = staged.path().join("meta.json");
-        fs::write(&path, serde_json::to_vec(&meta).unwrap_or_default()).at("write", &path)?;
-        staged.place(&self.layer_home(&found))?;
+        let pending = unpacked?;
+        pending.check(expected, item)?;
+        let info = pending.info();
+        self.place_layers(vec![pending])?;
         Ok(info)
+    }
+
+    /// Gives unpacked layers their names, after one sync for all of them. Holds the shared lock.
+    pub(crate) fn place_layers(&self, pending: Vec<Pending>) -> Result<(), Error> {
+        let _lock = self.lock_shared()?;
+        let new: Vec<_> = pending
+            .into_iter()
+            .filter(|layer| !self.has_layer(&layer.diff_id))
+            .collect();
+        let Some(first) = new.first() else {
+            return Ok(());
+        };
+        self.progress.step(Step {
+            phase: Phase::Sync,
+            item: "layers",
+            done: 0,
+            total: None,
+        });
+        first.staged.sync()?;
+        for layer in new {
+            let home = self.layer_home(&layer.diff_id);
+            if home.exists() && !self.has_layer(&layer.diff_id) {
+                // Something took a part of it away from under us: what is left is of no use.
+                self.take_away(&home)?.remove()?;
+            }
+            layer.staged.place(&home)?;
+        }
+        Ok(())
     }
 
     /// Writes the very bytes of a layer's tar, and checks them against its diff id.
@@ -313,45 +237,6 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// Runs `read` on a reader whose bytes are hashed by another thread meanwhile.
-fn hashed<T>(input: impl Read, read: impl FnOnce(&mut dyn Read) -> T) -> (T, Digest) {
-    std::thread::scope(|scope| {
-        let (blocks, received) = sync_channel::<Vec<u8>>(BLOCKS_AHEAD);
-        let hashing = scope.spawn(move || {
-            let mut hasher = Hashing::new(io::sink());
-            for block in received {
-                // A sink takes everything.
-                if hasher.write_all(&block).is_err() {
-                    break;
-                }
-            }
-            hasher.finish().0
-        });
-        let mut tee = Tee { input, blocks };
-        let done = read(&mut tee);
-        drop(tee);
-        // The hashing thread has nothing in it that could panic.
-        let digest = hashing.join().unwrap_or_else(|_| Digest::of(b""));
-        (done, digest)
-    })
-}
-
-struct Tee<R> {
-    input: R,
-    blocks: SyncSender<Vec<u8>>,
-}
-
-impl<R: Read> Read for Tee<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.input.read(buffer)?;
-        if count > 0 {
-            let sent = self.blocks.send(buffer[..count].to_vec());
-            sent.map_err(|_| io::Error::other("the hashing thread has ended"))?;
-        }
-        Ok(count)
-    }
 }
 
 /// The reading end of a pipe that can be closed before it is dropped.

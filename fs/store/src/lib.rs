@@ -9,9 +9,11 @@
 //! share a store by two file locks. Nothing here knows what a container is; what containers use is handed
 //! in by the caller.
 
+mod collection;
 mod compression;
 pub mod config;
 pub mod digest;
+mod discard;
 mod error;
 mod fsck;
 mod image;
@@ -28,6 +30,7 @@ mod save;
 mod staging;
 mod store;
 mod types;
+mod unpack;
 
 pub use config::{Commit, ContainerConfig, ImageConfig, apply_changes, commit_config};
 pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};

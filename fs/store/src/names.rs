@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Digest, ImageId};
 use crate::error::{At, Error};
 use crate::reference::Reference;
-use crate::staging;
 use crate::store::Store;
 
 /// `sha256:x` is the beginning of an id, never a name.
@@ -46,20 +45,16 @@ impl Store {
         if !self.image_home(image).exists() {
             return Err(Error::NoSuchImage(*image));
         }
-        if name.familiar_name() == DIGEST_ALGORITHM {
-            return Err(Error::RefusedName(
-                "refusing to create an ambiguous tag using digest algorithm as name",
-            ));
-        }
+        check_name(name)?;
         let name = name.clone().or_latest();
-        let before = self.named(&name)?;
+        let before = self.before(&name)?;
         let record = Record {
             name: name.to_string(),
             image: image.to_string(),
             tagged: jiff::Timestamp::now().to_string(),
         };
         let bytes = serde_json::to_vec(&record).unwrap_or_default();
-        staging::write_whole(&self.name_file(&name), &bytes)?;
+        self.write_whole(&self.name_file(&name), &bytes)?;
         Ok(before.filter(|before| before != image))
     }
 
@@ -70,7 +65,7 @@ impl Store {
     pub fn untag(&self, name: &Reference) -> Result<Option<ImageId>, Error> {
         let _lock = self.lock_shared()?;
         let name = name.clone().or_latest();
-        let before = self.named(&name)?;
+        let before = self.before(&name)?;
         let path = self.name_file(&name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", &path),
@@ -88,23 +83,42 @@ impl Store {
         }
     }
 
-    /// Returns all names, in order.
+    /// As [`Store::named`], for who replaces the record: a damaged one says nothing.
+    fn before(&self, name: &Reference) -> Result<Option<ImageId>, Error> {
+        match self.named(name) {
+            Err(Error::Damaged { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Returns all names, in order: tags, then digests.
     pub(crate) fn all_names(&self) -> Result<Vec<Name>, Error> {
+        self.names_and_damage().map(|(names, _)| names)
+    }
+
+    /// Returns the names of one image.
+    pub(crate) fn names_of(&self, image: &ImageId) -> Result<Vec<Reference>, Error> {
+        let names = self.all_names()?.into_iter();
+        Ok(names
+            .filter(|name| name.image == *image)
+            .map(|name| name.reference)
+            .collect())
+    }
+
+    /// Returns all names, and what is wrong with the records of others: one damaged name must not hide the rest.
+    pub(crate) fn names_and_damage(&self) -> Result<(Vec<Name>, Vec<Error>), Error> {
         let directory = self.names_dir();
-        let mut names = Vec::new();
+        let (mut names, mut damage) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&directory).at("read directory", &directory)? {
             let path = entry.at("read directory", &directory)?.path();
-            // Anything else is a file that a killed process was about to rename.
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "json")
-            {
-                match fs::read(&path) {
-                    Ok(bytes) => names.push(parse(path, &bytes)?),
-                    // Untagged between the listing and now.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error).at("read", &path),
-                }
+            match fs::read(&path) {
+                Ok(bytes) => match parse(path, &bytes) {
+                    Ok(name) => names.push(name),
+                    Err(error) => damage.push(error),
+                },
+                // Untagged between the listing and now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).at("read", &path),
             }
         }
         names.sort_by_key(|name| {
@@ -113,7 +127,7 @@ impl Store {
                 name.reference.to_string(),
             )
         });
-        Ok(names)
+        Ok((names, damage))
     }
 
     fn name_file(&self, name: &Reference) -> PathBuf {
@@ -122,6 +136,16 @@ impl Store {
             Digest::of(name.to_string().as_bytes()).hex()
         ))
     }
+}
+
+/// Refuses names that would read like something else.
+pub(crate) fn check_name(name: &Reference) -> Result<(), Error> {
+    if name.familiar_name() == DIGEST_ALGORITHM {
+        return Err(Error::RefusedName(
+            "refusing to create an ambiguous tag using digest algorithm as name",
+        ));
+    }
+    Ok(())
 }
 
 fn parse(path: PathBuf, bytes: &[u8]) -> Result<Name, Error> {

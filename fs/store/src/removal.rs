@@ -1,18 +1,17 @@
-//! Removing: names, images, layers that nothing needs any more, and what killed processes left.
+//! Removing names and images, by docker's rules.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use crate::digest::{ChainId, DiffId, ImageId};
-use crate::error::{At, Conflict, Error};
-use crate::image::Image;
+use crate::error::{Conflict, Error};
 use crate::reference::Reference;
-use crate::staging::{self, Staged};
 use crate::store::Store;
-use crate::types::{Collected, ContainerUse, RemoveOptions, Removed};
+use crate::types::{ContainerUse, RemoveOptions, Removed};
 
 impl Store {
     /// Removes a name, or an image with all that only it needs, as docker's `rmi` does. Holds the exclusive lock.
+    ///
+    /// A damaged image can be removed as well; so can a name whose image is gone.
     ///
     /// # Errors
     /// No such image; [`Conflict`] with docker's texts.
@@ -23,60 +22,19 @@ impl Store {
     ) -> Result<Vec<Removed>, Error> {
         let _lock = self.lock_exclusive()?;
         let (id, name) = self.resolve_kind(text)?;
-        let image = self.image(&id)?;
         let removal = Removal {
             store: self,
             options,
-            image: &image,
         };
         let mut removed = Vec::new();
-        let delete = match name {
-            Some(name) => removal.by_name(&name, text, &mut removed)?,
-            None => removal.by_id(&mut removed)?,
-        };
-        if delete {
-            self.delete_image(&image, options, &mut removed)?;
+        match name {
+            Some(name) => removal.by_name(&id, &name, text, &mut removed)?,
+            None => removal.by_id(&id, &mut removed)?,
         }
         Ok(removed)
     }
 
-    /// Deletes an image without names, its layers, and parents that were kept for its sake.
-    fn delete_image(
-        &self,
-        image: &Image,
-        options: &RemoveOptions<'_>,
-        removed: &mut Vec<Removed>,
-    ) -> Result<(), Error> {
-        let parent = image.parent;
-        Staged::taken(&self.staging(), &self.image_home(&image.id))?.remove()?;
-        removed.push(Removed::Deleted(image.id.to_string()));
-        let pinned = options
-            .uses
-            .iter()
-            .flat_map(|container| container.layers.iter().copied());
-        let needed = self.needed(pinned)?;
-        let chain = ChainId::chain(&image.layers);
-        for (layer, chain) in image.layers.iter().zip(&chain).rev() {
-            if needed.contains(layer) {
-                break;
-            }
-            self.delete_layer(layer)?;
-            removed.push(Removed::Deleted(chain.to_string()));
-        }
-        let Some(parent) = parent.filter(|_| !options.keep_parents) else {
-            return Ok(());
-        };
-        let parent = self.image(&parent)?;
-        let used = options
-            .uses
-            .iter()
-            .any(|container| container.image == parent.id);
-        if parent.is_dangling() && !used && !self.has_children(&parent.id)? {
-            return self.delete_image(&parent, options, removed);
-        }
-        Ok(())
-    }
-
+    /// Returns whether some image was made from this one.
     fn has_children(&self, id: &ImageId) -> Result<bool, Error> {
         Ok(self
             .all_images()?
@@ -85,154 +43,243 @@ impl Store {
     }
 
     /// The layers that some image or `pinned` needs.
+    ///
+    /// # Errors
+    /// An image that cannot be read: nobody knows what it needs.
     pub(crate) fn needed(
         &self,
         pinned: impl Iterator<Item = DiffId>,
     ) -> Result<BTreeSet<DiffId>, Error> {
         let mut needed: BTreeSet<_> = pinned.collect();
-        needed.extend(self.images()?.into_iter().flat_map(|image| image.layers));
+        for id in self.all_images()? {
+            needed.extend(self.read_config(&id)?.1.layers());
+        }
         Ok(needed)
     }
 
-    fn delete_layer(&self, layer: &DiffId) -> Result<(), Error> {
+    pub(crate) fn delete_layer(&self, layer: &DiffId) -> Result<(), Error> {
         let home = self.layer_home(layer);
         if home.exists() {
-            Staged::taken(&self.staging(), &home)?.remove()
+            self.take_away(&home)?.remove()
         } else {
             Ok(())
         }
-    }
-
-    /// Removes layers that neither an image nor `pinned` needs, and what killed processes left. Holds the exclusive lock.
-    ///
-    /// # Errors
-    /// Something cannot be read or removed.
-    pub fn collect(&self, pinned: &[DiffId]) -> Result<Collected, Error> {
-        let _lock = self.lock_exclusive()?;
-        let mut collected = Collected::default();
-        for path in self.leftovers()? {
-            if path.is_dir() {
-                staging::remove_tree(&path)?;
-            } else {
-                fs::remove_file(&path).at("remove", &path)?;
-            }
-            collected.staging += 1;
-        }
-        let needed = self.needed(pinned.iter().copied())?;
-        for layer in self.all_layers()?.difference(&needed) {
-            collected.bytes += self.layer_size(layer).unwrap_or(0);
-            self.delete_layer(layer)?;
-            collected.layers.push(*layer);
-        }
-        Ok(collected)
-    }
-
-    /// What was being made or removed when a process was killed. Only who holds the exclusive lock knows that nobody
-    /// is still at it.
-    pub(crate) fn leftovers(&self) -> Result<Vec<std::path::PathBuf>, Error> {
-        let mut found = Vec::new();
-        for (directory, all) in [(self.staging(), true), (self.names_dir(), false)] {
-            for entry in fs::read_dir(&directory).at("read directory", &directory)? {
-                let path = entry.at("read directory", &directory)?.path();
-                if all || path.extension().is_none_or(|extension| extension != "json") {
-                    found.push(path);
-                }
-            }
-        }
-        Ok(found)
     }
 }
 
 struct Removal<'a> {
     store: &'a Store,
     options: &'a RemoveOptions<'a>,
-    image: &'a Image,
+}
+
+/// Whether a name speaks against deleting an image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Objections {
+    Names,
+    NoNames,
 }
 
 impl Removal<'_> {
-    /// Takes one name away; true if the image has to go with it.
+    /// Takes a name away, and the image with its last one, unless it is needed.
     fn by_name(
         &self,
+        id: &ImageId,
         name: &Reference,
         typed: &str,
         removed: &mut Vec<Removed>,
-    ) -> Result<bool, Error> {
-        let only = self.image.names.len() == 1;
-        if only
-            && !self.options.force
-            && let Some(container) = self.container(|_| true)
+    ) -> Result<(), Error> {
+        let names = self.store.names_of(id)?;
+        if !self.options.force
+            && is_single(&names)
+            && let Some(container) = self.container(id, |_| true)
         {
             return Err(Conflict::Reference {
                 name: typed.to_owned(),
                 container: short(container),
-                image: self.image.id.short(),
+                image: id.short(),
             }
             .into());
         }
+        self.untag(name, removed)?;
+        let mut left = self.store.names_of(id)?;
+        // Digests of a repository stand by its tags: with the last tag they go too.
+        let tagged = |other: &&Reference| {
+            other.digest().is_none() && other.repository() == name.repository()
+        };
+        if name.digest().is_none() && !left.iter().any(|other| tagged(&other)) {
+            let (gone, kept) = left
+                .into_iter()
+                .partition(|other| other.repository() == name.repository());
+            for other in Vec::<Reference>::from_iter(gone) {
+                self.untag(&other, removed)?;
+            }
+            left = kept;
+        }
+        if !left.is_empty() || !self.store.image_home(id).exists() {
+            return Ok(());
+        }
+        match self.delete(id, Objections::Names, removed) {
+            // The name is gone, as was asked; what is still needed stays without one.
+            Err(Error::Conflict(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Takes all names away and deletes the image, if nothing speaks against it.
+    fn by_id(&self, id: &ImageId, removed: &mut Vec<Removed>) -> Result<(), Error> {
+        let objections = if is_single(&self.store.names_of(id)?) {
+            Objections::NoNames
+        } else {
+            Objections::Names
+        };
+        self.delete(id, objections, removed)
+    }
+
+    /// Deletes an image with its names, its layers, and parents that were kept for its sake.
+    fn delete(
+        &self,
+        id: &ImageId,
+        objections: Objections,
+        removed: &mut Vec<Removed>,
+    ) -> Result<(), Error> {
+        self.check(id, objections)?;
+        let mut id = *id;
+        loop {
+            let parent = self.store.parent(&id);
+            for name in self.store.names_of(&id)? {
+                self.untag(&name, removed)?;
+            }
+            self.delete_one(&id, removed)?;
+            let Some(parent) = parent.filter(|_| !self.options.keep_parents) else {
+                return Ok(());
+            };
+            if !self.store.image_home(&parent).exists() {
+                return Ok(());
+            }
+            match self.check_parent(&parent) {
+                // Parents go quietly or not at all.
+                Err(Error::Conflict(_)) => return Ok(()),
+                other => other?,
+            }
+            id = parent;
+        }
+    }
+
+    fn delete_one(&self, id: &ImageId, removed: &mut Vec<Removed>) -> Result<(), Error> {
+        // One that cannot be read has no layers that anybody could tell.
+        let layers = self
+            .store
+            .read_config(id)
+            .map(|(_, config)| config.layers().to_vec())
+            .unwrap_or_default();
+        self.store.take_away(&self.store.image_home(id))?.remove()?;
+        removed.push(Removed::Deleted(id.to_string()));
+        // Another image that cannot be read may need any of them.
+        let Ok(needed) = self.store.needed(self.pinned()) else {
+            return Ok(());
+        };
+        let chains = self.chains_in_use()?;
+        for chain in ChainId::chain(&layers).iter().rev() {
+            if !chains.contains(chain) {
+                removed.push(Removed::Deleted(chain.to_string()));
+            }
+        }
+        for layer in layers.iter().filter(|layer| !needed.contains(*layer)) {
+            self.store.delete_layer(layer)?;
+        }
+        Ok(())
+    }
+
+    fn pinned(&self) -> impl Iterator<Item = DiffId> {
+        let uses = self.options.uses.iter();
+        uses.flat_map(|container| container.layers.iter().copied())
+    }
+
+    /// The stacks that images and containers are made of.
+    fn chains_in_use(&self) -> Result<BTreeSet<ChainId>, Error> {
+        let mut chains = BTreeSet::new();
+        for id in self.store.all_images()? {
+            chains.extend(ChainId::chain(self.store.read_config(&id)?.1.layers()));
+        }
+        for container in self.options.uses {
+            chains.extend(ChainId::chain(&container.layers));
+        }
+        Ok(chains)
+    }
+
+    /// In docker's order: what no force helps against comes first.
+    fn check(&self, id: &ImageId, objections: Objections) -> Result<(), Error> {
+        let conflict = |hard, used, reason: String| {
+            Err(Conflict::Image {
+                image: id.short(),
+                hard,
+                used,
+                reason,
+            }
+            .into())
+        };
+        if self.store.has_children(id)? {
+            return conflict(true, false, "image has dependent child images".to_owned());
+        }
+        if let Some(container) = self.container(id, |container| container.running) {
+            let by = short(container);
+            let reason = format!("image is being used by running container {by}");
+            return conflict(true, true, reason);
+        }
+        if self.options.force {
+            return Ok(());
+        }
+        if objections == Objections::Names && !self.store.names_of(id)?.is_empty() {
+            let reason = "image is referenced in multiple repositories".to_owned();
+            return conflict(false, false, reason);
+        }
+        if let Some(container) = self.container(id, |_| true) {
+            let by = short(container);
+            let reason = format!("image is being used by stopped container {by}");
+            return conflict(false, true, reason);
+        }
+        Ok(())
+    }
+
+    /// A parent is never removed by force: only if it has no name and nobody uses it.
+    fn check_parent(&self, id: &ImageId) -> Result<(), Error> {
+        let options = RemoveOptions {
+            force: false,
+            ..*self.options
+        };
+        Removal {
+            store: self.store,
+            options: &options,
+        }
+        .check(id, Objections::Names)
+    }
+
+    fn untag(&self, name: &Reference, removed: &mut Vec<Removed>) -> Result<(), Error> {
         self.store.untag(name)?;
         removed.push(Removed::Untagged(name.familiar()));
-        let stays = !only
-            || self.container(|container| container.running).is_some()
-            || self.store.has_children(&self.image.id)?;
-        Ok(!stays)
+        Ok(())
     }
 
-    /// Takes all names away, if nothing speaks against it.
-    fn by_id(&self, removed: &mut Vec<Removed>) -> Result<bool, Error> {
-        let force = self.options.force;
-        let repositories: BTreeSet<_> = self
-            .image
-            .names
-            .iter()
-            .map(Reference::familiar_name)
-            .collect();
-        if let Some(container) = self.container(|container| container.running) {
-            let reason = format!(
-                "image is being used by running container {}",
-                short(container)
-            );
-            return Err(self.conflict(true, true, &reason));
-        }
-        if self.store.has_children(&self.image.id)? {
-            return Err(self.conflict(true, false, "image has dependent child images"));
-        }
-        if repositories.len() > 1 && !force {
-            return Err(self.conflict(
-                false,
-                false,
-                "image is referenced in multiple repositories",
-            ));
-        }
-        if let Some(container) = self.container(|_| !force) {
-            let reason = format!(
-                "image is being used by stopped container {}",
-                short(container)
-            );
-            return Err(self.conflict(false, true, &reason));
-        }
-        for name in &self.image.names {
-            self.store.untag(name)?;
-            removed.push(Removed::Untagged(name.familiar()));
-        }
-        Ok(true)
-    }
-
-    fn container(&self, wanted: impl Fn(&ContainerUse) -> bool) -> Option<&ContainerUse> {
+    fn container(
+        &self,
+        id: &ImageId,
+        wanted: impl Fn(&ContainerUse) -> bool,
+    ) -> Option<&ContainerUse> {
         self.options
             .uses
             .iter()
-            .find(|container| container.image == self.image.id && wanted(container))
+            .find(|container| container.image == *id && wanted(container))
     }
+}
 
-    fn conflict(&self, hard: bool, used: bool, reason: &str) -> Error {
-        Conflict::Image {
-            image: self.image.id.short(),
-            hard,
-            used,
-            reason: reason.to_owned(),
-        }
-        .into()
-    }
+/// Whether an image has one tag at most, beside digests of the same repository.
+fn is_single(names: &[Reference]) -> bool {
+    let tags: Vec<_> = names
+        .iter()
+        .filter(|name| name.digest().is_none())
+        .collect();
+    let repositories: BTreeSet<_> = names.iter().map(Reference::repository).collect();
+    names.len() <= 1 || tags.len() <= 1 && repositories.len() == 1
 }
 
 fn short(container: &ContainerUse) -> String {

@@ -1,32 +1,17 @@
 //! Files and directories that appear whole or not at all.
+//!
+//! What is made or removed lies in the staging area. Each piece of work there has a directory of its own, locked by
+//! flock(2) for as long as its process lives: so a collection tells the dead from the living, and nobody needs to hold
+//! the store's lock while a slow pipe is read.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use crate::discard::remove_tree;
 use crate::error::{At, Error};
-
-/// Writes a file aside, makes it durable, and gives it its name; one that is there already is replaced.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let mut aside = tempfile::Builder::new()
-        .prefix(&format!("{name}."))
-        .tempfile_in(directory)
-        .at("create file in", directory)?;
-    aside.write_all(bytes).at("write", path)?;
-    aside.as_file().sync_all().at("sync", path)?;
-    aside
-        .persist(path)
-        .map_err(|error| error.error)
-        .at("rename into place", path)?;
-    sync_directory(directory)
-}
+use crate::store::Store;
 
 /// Makes the names of a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<(), Error> {
@@ -39,37 +24,71 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), Error> {
 #[derive(Debug)]
 pub(crate) struct Staged {
     path: PathBuf,
+    /// Holds the lock that says that somebody is at work.
+    directory: File,
     placed: bool,
 }
 
-impl Staged {
-    /// Makes an empty one.
-    pub(crate) fn new(staging: &Path) -> Result<Self, Error> {
-        let made = tempfile::Builder::new()
+impl Store {
+    /// Makes an empty directory in the staging area. Holds the shared lock for a moment only.
+    pub(crate) fn stage(&self) -> Result<Staged, Error> {
+        // A collection must not see it between its making and its locking.
+        let _lock = self.lock_shared()?;
+        let staging = self.staging();
+        let path = tempfile::Builder::new()
             .prefix("s-")
-            .tempdir_in(staging)
-            .at("create directory in", staging)?;
+            .tempdir_in(&staging)
+            .at("create directory in", &staging)?
+            .keep();
+        let directory = File::open(&path).at("open", &path)?;
+        directory.lock().at("lock", &path)?;
         Ok(Staged {
-            path: made.keep(),
+            path,
+            directory,
             placed: false,
         })
     }
 
-    /// Moves an existing directory here, so that it is gone under its name at once, whatever happens to its files.
-    pub(crate) fn taken(staging: &Path, from: &Path) -> Result<Self, Error> {
-        let staged = Staged::new(staging)?;
+    /// Writes a file aside, makes it durable, and gives it its name; one that is there already is replaced.
+    pub(crate) fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let staged = self.stage()?;
+        let aside = staged.path.join("file");
+        File::create(&aside)
+            .and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.sync_all()
+            })
+            .at("write", path)?;
+        fs::rename(&aside, path).at("rename into place", path)?;
+        sync_directory(path.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// Moves an existing directory to the staging area, so that it is gone under its name at once, whatever happens to
+    /// its files.
+    pub(crate) fn take_away(&self, from: &Path) -> Result<Staged, Error> {
+        let staged = self.stage()?;
         fs::rename(from, staged.path.join("old")).at("move away", from)?;
         Ok(staged)
     }
+}
 
+impl Staged {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes everything in it durable and gives it its name. If somebody else made the same meanwhile, that one stays.
+    /// Makes everything in it durable (and everything else on that filesystem: one call for any number of files).
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        rustix::fs::syncfs(&self.directory).at("sync", &self.path)
+    }
+
+    /// Makes the names in it durable; their files are synced already.
+    pub(crate) fn sync_names(&self) -> Result<(), Error> {
+        self.directory.sync_all().at("sync", &self.path)
+    }
+
+    /// Gives it its name; the caller has synced it. If somebody else made the same meanwhile, that one stays.
     pub(crate) fn place(mut self, target: &Path) -> Result<(), Error> {
-        let directory = File::open(&self.path).at("open", &self.path)?;
-        rustix::fs::syncfs(&directory).at("sync", &self.path)?;
         match fs::rename(&self.path, target) {
             Ok(()) => self.placed = true,
             Err(_) if target.exists() => {}
@@ -95,11 +114,18 @@ impl Drop for Staged {
     }
 }
 
-/// Removes a tree. `remove_dir_all` works relative to descriptors and follows no link.
-pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", path),
-        _ => Ok(()),
+/// Returns whether a process is at work in a directory of the staging area.
+pub(crate) fn is_live(path: &Path) -> Result<bool, Error> {
+    let directory = match File::open(path) {
+        Ok(directory) => directory,
+        // It ended, and took its directory along.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error).at("open", path),
+    };
+    match directory.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error).at("lock", path),
     }
 }
 

@@ -9,11 +9,12 @@
 //! images/HEX/config.json     an image's configuration, verbatim: its digest is HEX
 //! images/HEX/meta.json       its parent
 //! names/HEX.json             one name; HEX is the digest of the name, which may be longer than a file name
-//! staging/…                  what is being made or removed; of no meaning when nobody holds the lock
+//! indexes/HEX                a chain's merged index, made by others, collected here
+//! staging/…                  what is being made or removed, each piece of work locked by its process; the rest is dead
 //! ```
 
 use std::fmt;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,7 +66,6 @@ const NEIGHBOURS: &[&str] = &[
     "indexes",
     "init-layer",
     "host-mask",
-    "id-map",
     "mode",
     "lock",
     "lost+found",
@@ -139,8 +139,7 @@ impl Store {
         self.locks.try_exclusive()
     }
 
-    /// Returns whether something is being made or removed, or was when its process was killed: [`Store::collect`] under
-    /// the exclusive lock tells and clears.
+    /// Returns whether killed processes left something; [`Store::collect`] clears it.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -157,7 +156,11 @@ impl Store {
     /// Returns the file a chain's merged index has (or would have). The engine has it built; the store collects it.
     #[must_use]
     pub fn chain_index(&self, chain: &ChainId) -> PathBuf {
-        self.root.join("indexes").join(chain.hex())
+        self.indexes().join(chain.hex())
+    }
+
+    pub(crate) fn indexes(&self) -> PathBuf {
+        self.root.join("indexes")
     }
 
     pub(crate) fn layer_home(&self, layer: &DiffId) -> PathBuf {
@@ -208,5 +211,12 @@ fn make(root: &Path) -> Result<(), Error> {
     for directory in DIRECTORIES {
         private(&root.join(directory))?;
     }
-    staging::write_whole(&root.join("format"), FORMAT.as_bytes())
+    // Whoever opens it at the same time writes the same.
+    let aside = root.join(format!("format.{}", std::process::id()));
+    fs::write(&aside, FORMAT).at("write", &aside)?;
+    File::open(&aside)
+        .and_then(|file| file.sync_all())
+        .at("sync", &aside)?;
+    fs::rename(&aside, root.join("format")).at("rename into place", &aside)?;
+    staging::sync_directory(root)
 }

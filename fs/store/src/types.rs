@@ -155,6 +155,8 @@ pub struct Collected {
     pub bytes: u64,
     /// Leftovers of operations that were killed.
     pub staging: usize,
+    /// Why no layer was collected: an image that cannot be read might need any of them.
+    pub withheld: Option<String>,
 }
 
 /// What a check found.

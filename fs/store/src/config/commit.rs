@@ -81,19 +81,18 @@ pub fn commit_config(commit: &Commit<'_>) -> Result<Vec<u8>, ChangeError> {
     Ok(encode(&image))
 }
 
-/// Returns the base's history; one without it gets a bare step for each of its layers, since the steps of
+/// Returns the base's history. One that tells of fewer layers than there are gets bare steps below, since the steps of
 /// the new image must account for all of them.
 fn history_of(base: &ImageConfig) -> Vec<History> {
-    if base.history.is_empty() {
-        return vec![
-            History {
-                created: base.created.clone(),
-                ..History::default()
-            };
-            base.layers().len()
-        ];
-    }
-    base.history.clone()
+    let told = base.history.iter().filter(|step| !step.empty_layer).count();
+    let untold = base.layers().len().saturating_sub(told);
+    let bare = History {
+        created: base.created.clone(),
+        ..History::default()
+    };
+    let mut history = vec![bare; untold];
+    history.extend(base.history.iter().cloned());
+    history
 }
 
 /// Returns the configuration of an imported image.

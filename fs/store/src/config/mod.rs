@@ -309,14 +309,6 @@ pub enum ConfigError {
     /// The image is for another operating system.
     #[error("cannot load {0} image on linux")]
     OperatingSystem(String),
-    /// `history` and `rootfs.diff_ids` disagree.
-    #[error("invalid image JSON, {history} non-empty history entries for {layers} layers")]
-    History {
-        /// Entries that are not `empty_layer`.
-        history: usize,
-        /// Diff ids.
-        layers: usize,
-    },
     /// More layers than any mount could stack.
     #[error("invalid image JSON, {0} layers are more than the limit of {LAYER_LIMIT}")]
     TooManyLayers(usize),
@@ -327,7 +319,7 @@ pub const LAYER_LIMIT: usize = 500;
 
 impl ImageConfig {
     /// Reads a configuration and checks what an image must have: a rootfs of type `layers`, an operating
-    /// system this program runs, a history that fits (or none).
+    /// system this program runs. A history that does not fit is only a history.
     ///
     /// # Errors
     /// [`ConfigError`], in docker's words where docker has some.
@@ -343,14 +335,6 @@ impl ImageConfig {
         let layers = rootfs.diff_ids.len();
         if layers > LAYER_LIMIT {
             return Err(ConfigError::TooManyLayers(layers));
-        }
-        let history = config
-            .history
-            .iter()
-            .filter(|step| !step.empty_layer)
-            .count();
-        if !config.history.is_empty() && history != layers {
-            return Err(ConfigError::History { history, layers });
         }
         Ok(config)
     }
@@ -459,10 +443,6 @@ mod tests {
             (
                 r#"{"os":"windows","rootfs":{"type":"layers"}}"#,
                 "cannot load windows image on linux",
-            ),
-            (
-                r#"{"rootfs":{"type":"layers"},"history":[{}]}"#,
-                "invalid image JSON, 1 non-empty history entries for 0 layers",
             ),
             ("x", "invalid image JSON: expected value at line 1 column 1"),
         ] {

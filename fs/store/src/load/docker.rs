@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 
-use super::members::Members;
-use super::{Blob, Found, reference};
+use super::Found;
+use super::members::{Blob, Members};
 use crate::digest::Digest;
-use crate::error::Error;
+use crate::error::{Error, LoadError};
+use crate::reference::Reference;
 
 const MANIFEST: &str = "manifest.json";
 
@@ -20,30 +21,20 @@ struct Item {
 }
 
 /// Reads the manifest.
-pub(super) fn find(members: &Members) -> Result<Vec<Found>, Error> {
-    let items: Vec<Item> = members.json(MANIFEST, "the archive")?;
+pub(super) fn find(members: &mut Members) -> Result<Vec<Found>, Error> {
+    let items: Vec<Item> = members.json(&Blob::named(MANIFEST), "the archive")?;
     items.into_iter().map(found).collect()
 }
 
 fn found(item: Item) -> Result<Found, Error> {
     let names = item.repo_tags.unwrap_or_default();
-    let blob = |member: String| Blob {
-        digest: digest_in(&member, ""),
-        member,
-        size: None,
-    };
+    let layers = item.layers.unwrap_or_default();
     Ok(Found {
-        config_digest: digest_in(&item.config, ".json"),
-        config: item.config,
-        layers: item
-            .layers
-            .unwrap_or_default()
-            .into_iter()
-            .map(blob)
-            .collect(),
+        config: blob(item.config),
+        layers: layers.into_iter().map(blob).collect(),
         names: names
             .iter()
-            .map(|name| reference(name))
+            .map(|name| tagged(name))
             .collect::<Result<_, _>>()?,
         // It says nothing that cannot be loaded without.
         parent: item.parent.and_then(|id| id.parse().ok()),
@@ -51,13 +42,23 @@ fn found(item: Item) -> Result<Found, Error> {
     })
 }
 
-/// The digest that a member's name says: `HEX.json` of a configuration, `blobs/sha256/HEX` of any blob. The names of
-/// layers in older archives are made up, and say none.
-fn digest_in(member: &str, suffix: &str) -> Option<Digest> {
-    let hex = match member.strip_prefix("blobs/sha256/") {
-        Some(hex) => hex,
-        None if !suffix.is_empty() => member.strip_suffix(suffix)?,
-        None => return None,
-    };
-    Digest::from_hex(hex).ok()
+/// Only `blobs/sha256/HEX` promises a digest. Older archives have made-up names of layers, and docker itself does not
+/// mind a configuration that was written anew under its old name: its id is what its bytes say.
+fn blob(member: String) -> Blob {
+    let digest = member
+        .strip_prefix("blobs/sha256/")
+        .and_then(|hex| Digest::from_hex(hex).ok());
+    Blob {
+        member,
+        digest,
+        size: None,
+    }
+}
+
+fn tagged(text: &str) -> Result<Reference, Error> {
+    let name = Reference::parse(text)?;
+    if name.tag().is_none() {
+        return Err(LoadError::Tag(text.to_owned()).into());
+    }
+    Ok(name)
 }

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::members::Members;
-use super::{Blob, Found, check_digest, reference};
+use super::Found;
+use super::members::{Blob, Members};
 use crate::config::host_architecture;
-use crate::digest::Digest;
 use crate::error::{Error, LoadError};
 use crate::reference::Reference;
 use crate::types::Platform;
@@ -19,12 +18,14 @@ const DEPTH_LIMIT: usize = 4;
 const FULL_NAME: &str = "io.containerd.image.name";
 /// Name or tag, as the specification has it.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// On what is no image but says something about one.
+const ABOUT_ANOTHER: &str = "vnd.docker.reference.type";
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
     #[serde(default)]
-    media_type: String,
+    media_type: Option<String>,
     digest: String,
     size: u64,
     #[serde(default)]
@@ -40,7 +41,7 @@ struct OciPlatform {
     #[serde(default)]
     architecture: String,
     #[serde(default)]
-    variant: String,
+    variant: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -59,63 +60,81 @@ struct Manifest {
 }
 
 /// Reads the layout: every image the top index lists; of one for several platforms the wanted one.
-pub(super) fn find(members: &Members, platform: Option<&Platform>) -> Result<Vec<Found>, Error> {
-    let index: Index = members.json(INDEX, "the archive")?;
-    let descriptors = index.manifests.unwrap_or_default();
-    let several_platforms = descriptors.len() > 1
-        && descriptors
-            .iter()
-            .all(|d| d.platform.is_some() && d.name().is_none());
-    let descriptors = if several_platforms {
-        vec![choose(&descriptors, platform, INDEX)?]
-    } else {
-        descriptors
-    };
+pub(super) fn find(
+    members: &mut Members,
+    platform: Option<&Platform>,
+) -> Result<Vec<Found>, Error> {
+    let index: Index = members.json(&Blob::named(INDEX), "the archive")?;
     let mut found: Vec<(String, Found)> = Vec::new();
-    for descriptor in descriptors {
-        let names: Vec<_> = descriptor
-            .name()
-            .map(reference)
-            .transpose()?
-            .into_iter()
-            .collect();
+    for (name, descriptors) in groups(index.manifests.unwrap_or_default())? {
+        let descriptor = choose(&descriptors, platform, INDEX)?;
         // The same image under several names is listed once for each.
         if let Some((_, known)) = found
             .iter_mut()
             .find(|(digest, _)| *digest == descriptor.digest)
         {
-            known.names.extend(names);
+            known.names.extend(name);
             continue;
         }
-        let image = image(members, &descriptor, names, platform, 0)?;
+        let names = name.into_iter().collect();
+        let image = image(members, &descriptor, names, platform)?;
         found.push((descriptor.digest, image));
     }
     Ok(found.into_iter().map(|(_, image)| image).collect())
 }
 
+/// One image: its name, and its manifests.
+type Group = (Option<Reference>, Vec<Descriptor>);
+
+/// Puts together what is one image for several platforms: what has the same name, and all that has none, if each says
+/// for which platform it is.
+fn groups(all: Vec<Descriptor>) -> Result<Vec<Group>, Error> {
+    let images: Vec<_> = all.into_iter().filter(|d| !d.is_about_another()).collect();
+    let mut groups: Vec<Group> = Vec::new();
+    for descriptor in images {
+        let name = descriptor.name()?;
+        let same = groups.iter_mut().find(|(other, members)| {
+            *other == name
+                && (name.is_some()
+                    || descriptor.platform.is_some()
+                        && members.iter().all(|member| member.platform.is_some()))
+        });
+        match same {
+            Some((_, members)) => members.push(descriptor),
+            None => groups.push((name, vec![descriptor])),
+        }
+    }
+    Ok(groups)
+}
+
 impl Descriptor {
-    fn name(&self) -> Option<&str> {
-        let annotations = self.annotations.as_ref()?;
-        annotations
-            .get(FULL_NAME)
-            .or_else(|| annotations.get(REF_NAME))
-            .map(String::as_str)
-            .filter(|name| !name.is_empty())
+    fn annotation(&self, key: &str) -> Option<&str> {
+        let found = self.annotations.as_ref()?.get(key)?;
+        Some(found.as_str()).filter(|text| !text.is_empty())
     }
 
-    fn parsed(&self, by: &str) -> Result<Digest, Error> {
-        let parsed = self.digest.parse();
-        parsed.map_err(|_| {
-            LoadError::Escape {
-                member: self.digest.clone(),
-                by: by.to_owned(),
-            }
-            .into()
-        })
+    /// The complete name must be one; the other annotation may be any text, and often is a bare tag.
+    fn name(&self) -> Result<Option<Reference>, Error> {
+        if let Some(name) = self.annotation(FULL_NAME) {
+            return Ok(Some(Reference::parse(name)?.or_latest()));
+        }
+        let name = self.annotation(REF_NAME);
+        Ok(name.and_then(|name| Reference::parse(name).ok().map(Reference::or_latest)))
+    }
+
+    fn is_about_another(&self) -> bool {
+        let unknown = self
+            .platform
+            .as_ref()
+            .is_some_and(|platform| platform.os == "unknown");
+        unknown || self.annotation(ABOUT_ANOTHER).is_some()
     }
 
     fn blob(&self, by: &str) -> Result<Blob, Error> {
-        let digest = self.parsed(by)?;
+        let digest: crate::Digest = self.digest.parse().map_err(|error| LoadError::Member {
+            member: by.to_owned(),
+            reason: format!("{error}"),
+        })?;
         Ok(Blob {
             member: format!("blobs/sha256/{}", digest.hex()),
             digest: Some(digest),
@@ -125,63 +144,58 @@ impl Descriptor {
 }
 
 fn image(
-    members: &Members,
+    members: &mut Members,
     descriptor: &Descriptor,
     names: Vec<Reference>,
     platform: Option<&Platform>,
-    depth: usize,
 ) -> Result<Found, Error> {
-    let blob = descriptor.blob(INDEX)?;
-    let bytes = members.read_small(&blob.member, INDEX)?;
-    check_digest(&blob.member, descriptor.parsed(INDEX)?, Digest::of(&bytes))?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|source| LoadError::Json {
-        member: blob.member.clone(),
-        source,
-    })?;
-    if let Some(inner) = &manifest.manifests {
-        if depth == DEPTH_LIMIT {
-            let limit = format!("{DEPTH_LIMIT} indexes in one another");
-            return Err(LoadError::Limit {
-                member: blob.member,
-                limit,
+    let mut blob = descriptor.blob(INDEX)?;
+    let mut by = INDEX.to_owned();
+    for _ in 0..DEPTH_LIMIT {
+        let manifest: Manifest = members.json(&blob, &by)?;
+        by.clone_from(&blob.member);
+        if let Some(inner) = manifest.manifests {
+            let inner: Vec<_> = inner
+                .into_iter()
+                .filter(|d| !d.is_about_another())
+                .collect();
+            blob = choose(&inner, platform, &by)?.blob(&by)?;
+            continue;
+        }
+        let Some(config) = manifest.config else {
+            let kind = descriptor.media_type.as_deref().unwrap_or("no media type");
+            return Err(LoadError::Member {
+                member: by,
+                reason: format!("neither a manifest nor an index ({kind})"),
             }
             .into());
-        }
-        let chosen = choose(inner, platform, &blob.member)?;
-        return image(members, &chosen, names, platform, depth + 1);
+        };
+        let layers = manifest.layers.unwrap_or_default();
+        return Ok(Found {
+            config: config.blob(&by)?,
+            layers: layers
+                .iter()
+                .map(|layer| layer.blob(&by))
+                .collect::<Result<_, _>>()?,
+            names,
+            parent: None,
+            by,
+        });
     }
-    let Some(config) = manifest.config else {
-        let reason = format!(
-            "neither a manifest nor an index ({})",
-            descriptor.media_type
-        );
-        return Err(LoadError::Member {
-            member: blob.member,
-            reason,
-        }
-        .into());
-    };
-    let config_blob = config.blob(&blob.member)?;
-    let layers = manifest.layers.unwrap_or_default();
-    Ok(Found {
-        config: config_blob.member,
-        config_digest: config_blob.digest,
-        layers: layers
-            .iter()
-            .map(|layer| layer.blob(&blob.member))
-            .collect::<Result<_, _>>()?,
-        names,
-        parent: None,
-        by: blob.member,
-    })
+    let limit = format!("{DEPTH_LIMIT} indexes in one another");
+    Err(LoadError::Limit { member: by, limit }.into())
 }
 
-/// The manifest for the wanted platform, else for this machine's; one without a platform is anybody's.
+/// The one for the wanted platform, else for this machine's. One that does not say for which it is is anybody's, and
+/// a single one is taken as it is unless another is asked for.
 fn choose(
     descriptors: &[Descriptor],
     wanted: Option<&Platform>,
     member: &str,
 ) -> Result<Descriptor, Error> {
+    if let ([only], None) = (descriptors, wanted) {
+        return Ok(only.clone());
+    }
     let (os, architecture, variant) = wanted.map_or(("linux", host_architecture(), ""), |p| {
         (p.os.as_str(), p.architecture.as_str(), p.variant.as_str())
     });
@@ -190,7 +204,7 @@ fn choose(
         Some(p) => {
             p.os == os
                 && p.architecture == architecture
-                && (variant.is_empty() || p.variant == variant)
+                && (variant.is_empty() || p.variant.as_deref() == Some(variant))
         }
     };
     if let Some(found) = descriptors.iter().find(fits) {
@@ -202,10 +216,15 @@ fn choose(
         .map(|p| format!("{}/{}", p.os, p.architecture))
         .collect();
     let wanted = format!("{os}/{architecture}");
+    let offered = if offered.is_empty() {
+        "none".to_owned()
+    } else {
+        offered.join(", ")
+    };
     Err(LoadError::Platform {
         wanted,
         member: member.to_owned(),
-        offered: offered.join(", "),
+        offered,
     }
     .into())
 }
