@@ -96,30 +96,50 @@ impl View {
         if parent.is_removed() {
             return Ok(None);
         }
-        Ok(self
-            .find(parent, name)?
-            .map(|found| self.node_for(parent, name, found)))
+        self.find(parent, name)
     }
 
     /// Asks the layers.
-    fn find(&self, parent: &NodeRef, name: &OsStr) -> Result<Option<Found>> {
+    fn find(&self, parent: &NodeRef, name: &OsStr) -> Result<Option<NodeRef>> {
         if let Some(dir) = self.upper_dir(parent)? {
             match probe(dir.as_fd(), name, Opaque::No, self.upper_dialects())
                 .op("look up in upper")?
             {
                 Probe::Whiteout => return Ok(None),
                 Probe::Object(stat) => {
-                    return self.find_below_upper(dir.as_fd(), name, stat, parent);
+                    let key = Key::Upper {
+                        dev: stat.st_dev,
+                        ino: stat.st_ino,
+                    };
+                    if let Some(node) = self.table.get(&key) {
+                        // Its marks need not be read, and must not: they may be changing.
+                        note_link(
+                            &node,
+                            Link {
+                                parent: parent.clone(),
+                                name: name.to_owned(),
+                            },
+                        );
+                        return Ok(Some(node));
+                    }
+                    let found = self.find_below_upper(dir.as_fd(), name, stat, parent)?;
+                    return Ok(found.map(|found| self.node_for(parent, name, found)));
                 }
                 Probe::Absent => {}
             }
         }
         let course = Course::Under(name.as_bytes().to_vec());
         let found = self.find_lower(parent.stack.dirs(), course, Want::Any)?;
-        Ok(found.map(|(stack, stat)| Found {
-            upper: None,
-            stack,
-            stat,
+        Ok(found.map(|(stack, stat)| {
+            self.node_for(
+                parent,
+                name,
+                Found {
+                    upper: None,
+                    stack,
+                    stat,
+                },
+            )
         }))
     }
 

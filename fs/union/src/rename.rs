@@ -146,6 +146,8 @@ impl View {
             Some(dir) => self.upper_dir(dir)?,
             None => None,
         };
+        let moves_dir = movement.moved().any(|node| node.is_dir());
+        let _moving = moves_dir.then(|| self.moving.read());
         let mut locked = vec![from.parent, to.parent];
         locked.extend(replaced_dir);
         let _names = lock_names(&locked);

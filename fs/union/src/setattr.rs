@@ -175,8 +175,14 @@ impl View {
                 object::set_mode(handle.as_fd(), stripped).op("clear set-id bits")?;
             }
         }
-        xattr::remove_if_present(handle.as_fd(), OsStr::new("security.capability"))
-            .op("clear file capability")?;
+        let capability = OsStr::new("security.capability");
+        // Looked for first: to remove it is a privilege even if it is not there.
+        if xattr::get(handle.as_fd(), capability)
+            .op("clear file capability")?
+            .is_some()
+        {
+            xattr::remove_if_present(handle.as_fd(), capability).op("clear file capability")?;
+        }
         Ok(stripped != mode)
     }
 

@@ -45,6 +45,10 @@ pub struct View {
     /// Held for writing around the system call that renames an upper directory, for reading while a directory of the
     /// upper is opened by walking down from its parents.
     pub(crate) tree: RwLock<()>,
+    /// Held for reading by a rename of a directory, for writing while all names of a hard-linked file are searched for: a
+    /// directory that moves during the search could be missed in its old place and in its new one. Taken before every
+    /// other lock of the view.
+    pub(crate) moving: RwLock<()>,
     pub(crate) listings: Listings,
     pub(crate) links: LinkIndex,
     /// Unmapped owners are reported by the kernel under this number.
@@ -131,6 +135,7 @@ impl View {
             table,
             dirs: DirCache::new(),
             tree: RwLock::new(()),
+            moving: RwLock::new(()),
             listings: Listings::new(),
             links: LinkIndex::default(),
             overflow: (overflow_id("overflowuid"), overflow_id("overflowgid")),

@@ -217,6 +217,7 @@ impl View {
 
     /// Every name that a lower file has in the view.
     fn union_links(&self, node: &NodeRef) -> Result<Vec<Link>> {
+        let _still = self.moving.write();
         let mut links = node.state.read().links.clone();
         let Some(file) = node.stack.file() else {
             return Ok(links);
@@ -280,8 +281,9 @@ impl View {
                     continue;
                 };
                 if child.is_dir() {
-                    // Only where this layer takes part can one of its files be.
-                    if child.stack.dirs().iter().any(|part| part.layer == layer) {
+                    // A file of this layer is where the layer takes part, or where something was moved to.
+                    let parts = child.stack.dirs();
+                    if child.in_upper() || parts.iter().any(|part| part.layer == layer) {
                         todo.push(child);
                     }
                 } else if here && Arc::ptr_eq(&child, node) {

@@ -314,14 +314,14 @@ impl Filesystem for Adapter {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
-        flags: OpenFlags,
+        fh: FileHandle,
+        _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
         self.0.count(Op::Release);
-        self.0.release(ino, flags.0);
+        self.0.release(ino, fh);
         reply.ok();
     }
 

@@ -95,10 +95,11 @@ impl Faces {
         self.shard(id).lock().get(&id.0).cloned()
     }
 
-    /// The kernel has forgotten the number.
-    pub(crate) fn forget(&self, id: NodeId) {
-        let _face = self.shard(id).lock().remove(&id.0);
-        let _backing = self.kept.lock().pop(&id.0);
+    /// The kernel has forgotten the number. What was kept for it is the caller's to drop.
+    pub(crate) fn forget(&self, id: NodeId) -> (Option<Arc<Mutex<Face>>>, Option<Backing>) {
+        let face = self.shard(id).lock().remove(&id.0);
+        let backing = self.kept.lock().pop(&id.0);
+        (face, backing)
     }
 
     /// A backing file kept from an earlier open.

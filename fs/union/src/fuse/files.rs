@@ -56,9 +56,13 @@ pub(crate) fn is_writing(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0
 }
 
-/// True if the descriptor will be able to write.
-fn can_write(flags: i32) -> bool {
-    flags & libc::O_ACCMODE != libc::O_RDONLY
+/// What the kernel is told as the handle of an open file: all it serves for is to know, when it is closed, whether it was
+/// opened to write or with truncation, which the flags given then no longer tell.
+const READER: FileHandle = FileHandle(0);
+const WRITER: FileHandle = FileHandle(1);
+
+fn handle(flags: i32) -> FileHandle {
+    if is_writing(flags) { WRITER } else { READER }
 }
 
 impl Server {
@@ -66,10 +70,10 @@ impl Server {
     pub(crate) fn open(&self, caller: Caller, ino: INodeNo, flags: i32, reply: ReplyOpen) {
         match self.try_open(caller, ino, flags, &reply) {
             Ok(Opened::Cached { keep }) => {
-                reply.opened(FileHandle(0), cached_flags(keep));
+                reply.opened(handle(flags), cached_flags(keep));
             }
             Ok(Opened::Direct(id)) => {
-                reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_NOFLUSH, &id);
+                reply.opened_passthrough(handle(flags), FopenFlags::FOPEN_NOFLUSH, &id);
             }
             Ok(Opened::Elsewhere) => reply.error(Errno::ESTALE),
             Err(error) => reply.error(self.refusal("open", &error)),
@@ -113,7 +117,7 @@ impl Server {
             Way::Closed => self.choose_way(&mut face, &node, id, register)?,
         };
         face.opens += 1;
-        if can_write(flags) {
+        if is_writing(flags) {
             face.writers += 1;
         }
         Ok(opened)
@@ -197,20 +201,26 @@ impl Server {
         };
         let face = self.faces.of(id);
         let mut face = face.lock();
-        let backing = if self.passthrough() && matches!(face.way, Way::Closed) {
-            self.register(file.as_fd(), true, &reply)
-        } else {
-            None
+        let backing = match &face.way {
+            Way::Closed if self.passthrough() => self.register(file.as_fd(), true, &reply),
+            // Somebody else's file after all, and open.
+            Way::Direct(backing) if backing.in_upper => Some(backing.clone()),
+            Way::Direct(_) => {
+                drop(face);
+                self.renumber(node, id);
+                return reply.error(Errno::ESTALE);
+            }
+            Way::Closed | Way::Cached => None,
         };
         face.opens += 1;
-        if can_write(flags) {
+        if is_writing(flags) {
             face.writers += 1;
         }
         self.view.table.remember(id, node);
         // The lifetime covers name and attributes. It is right for the attributes too: an empty file cannot be changed
         // through a mapping before a request or a write(2) has made it longer, and these renew the attributes.
         let ttl = self.entry_ttl();
-        let fh = FileHandle(0);
+        let fh = handle(flags);
         match backing {
             Some(backing) => {
                 self.faces.keep(id, backing.clone());
@@ -227,14 +237,14 @@ impl Server {
     }
 
     /// RELEASE: one open less.
-    pub(crate) fn release(&self, ino: INodeNo, flags: i32) {
+    pub(crate) fn release(&self, ino: INodeNo, fh: FileHandle) {
         let id = convert::node_id(ino);
         let Some(face) = self.faces.known(id) else {
             return;
         };
         let mut face = face.lock();
         face.opens = face.opens.saturating_sub(1);
-        if can_write(flags) {
+        if fh == WRITER {
             face.writers = face.writers.saturating_sub(1);
             face.maybe_mapped |= matches!(face.way, Way::Direct(_));
         }

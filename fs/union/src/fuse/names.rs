@@ -155,8 +155,8 @@ impl Server {
     }
 
     pub(crate) fn forget(&self, id: NodeId, count: u64) {
-        if id != NodeId::ROOT && self.view.table.forget(id, count) {
-            self.faces.forget(id);
+        if id != NodeId::ROOT {
+            drop(self.view.table.forget(id, count, || self.faces.forget(id)));
         }
     }
 

@@ -95,14 +95,16 @@ impl Server {
         }
     }
 
-    /// True while the file may change without the kernel's FUSE side noticing: through a shared mapping of a backing
-    /// file, for which no request is ever sent.
+    /// True while what the kernel knows of a file's attributes may be wrong without its noticing: above all through a
+    /// shared mapping of a backing file, for which no request is ever sent.
     fn written_past_us(&self, node: &NodeRef, id: NodeId) -> bool {
         let Some(face) = self.faces.known(id) else {
             return false;
         };
         let mut face = face.lock();
-        if face.writers > 0 && matches!(face.way, super::faces::Way::Direct(_)) {
+        if face.writers > 0 {
+            // Also where all writes pass through us: an open with truncation sets the kernel's idea of the length to 0 once
+            // more after we have answered it, perhaps after others have written.
             return true;
         }
         if !face.maybe_mapped {

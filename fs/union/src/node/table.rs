@@ -134,6 +134,12 @@ impl Table {
         node
     }
 
+    /// The node with this key if it is alive.
+    pub(crate) fn get(&self, key: &Key) -> Option<NodeRef> {
+        let shard = self.shard(&self.by_key, key).lock();
+        shard.get(key).and_then(Weak::upgrade)
+    }
+
     /// Makes the root, which is nobody's child and has the number 1.
     pub(crate) fn make_root(self: &Arc<Self>, stack: Stack, state: State) -> NodeRef {
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
@@ -241,21 +247,21 @@ impl Table {
             .lookups += 1;
     }
 
-    /// The kernel has given up `count` of what it was given. True if it knows the number no more.
-    pub(crate) fn forget(&self, id: NodeId, count: u64) -> bool {
+    /// The kernel has given up `count` of what it was given. If it knows the number no more, `gone` is called before
+    /// anybody can tell the kernel of it again; what that returns is the caller's to drop.
+    pub(crate) fn forget<T>(&self, id: NodeId, count: u64, gone: impl FnOnce() -> T) -> Option<T> {
         let mut shard = self.shard(&self.known, &id.0).lock();
-        let Some(known) = shard.get_mut(&id.0) else {
-            return true;
-        };
+        let known = shard.get_mut(&id.0)?;
         known.lookups = known.lookups.saturating_sub(count);
         if known.lookups > 0 {
-            return false;
+            return None;
         }
-        let gone = shard.remove(&id.0);
+        let known = shard.remove(&id.0);
+        let result = gone();
         drop(shard);
         // The node's own end takes other locks of the table.
-        drop(gone);
-        true
+        drop(known);
+        Some(result)
     }
 
     /// The node the kernel knows by this number.

@@ -23,9 +23,29 @@ pub(crate) struct Stage {
     pub(crate) ownership: Ownership,
 }
 
+/// What the library has to say belongs to a failed test's output.
+struct Heard;
+
+impl log::Log for Heard {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn && metadata.target().starts_with("mille")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            eprintln!("{}: {}", record.level(), record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
 impl Stage {
     /// Makes layers by a shell script that runs in the temporary directory with `l1` … made.
     pub(crate) fn new(lowers: usize, script: &str) -> Self {
+        if log::set_logger(&Heard).is_ok() {
+            log::set_max_level(log::LevelFilter::Warn);
+        }
         let directory = tempfile::Builder::new()
             .prefix("mille-u-")
             .tempdir_in("/var/tmp")
@@ -180,4 +200,22 @@ pub(crate) fn names(view: &View, path: &str) -> Vec<String> {
 pub(crate) fn split<'a>(view: &View, path: &'a str) -> (NodeRef, &'a OsStr) {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
     (node(view, dir), OsStr::new(name))
+}
+
+impl Drop for Stage {
+    /// A failed test must not leave mounts behind.
+    fn drop(&mut self) {
+        for name in ["m", "small"] {
+            let path = self.path(name);
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            let mounted = mounts.lines().any(|line| {
+                line.split(' ')
+                    .nth(1)
+                    .is_some_and(|at| Path::new(at) == path)
+            });
+            if mounted && let Err(error) = Command::new("umount").arg("-l").arg(&path).status() {
+                eprintln!("umount {}: {error}", path.display());
+            }
+        }
+    }
 }

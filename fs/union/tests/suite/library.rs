@@ -123,18 +123,17 @@ fn a_hard_link_in_a_moved_directory_is_found() {
     let stage = Stage::new(1, "cd l1; mkdir -p d/e; echo x > d/e/a; ln d/e/a b");
     let view = stage.view();
     let root = view.root();
-    view.rename(
-        &node(&view, "d"),
-        OsStr::new("e"),
-        &root,
-        OsStr::new("moved"),
-        rustix::fs::RenameFlags::empty(),
-    )
-    .unwrap();
-    drop((view, root));
+    let new = view
+        .make(&root, OsStr::new("new"), Make::Dir { mode: 0o755 }, 0, me())
+        .unwrap();
+    let (from, name) = (node(&view, "d"), OsStr::new("e"));
+    let flags = rustix::fs::RenameFlags::empty();
+    view.rename(&from, name, &new, OsStr::new("moved"), flags)
+        .unwrap();
+    drop((view, root, new, from));
     let view = stage.view();
     view.prepare_write(&node(&view, "b"), true).unwrap();
     assert_eq!(view.attr(&node(&view, "b")).unwrap().nlink, 2);
-    assert_eq!(view.attr(&node(&view, "moved/a")).unwrap().size, 0);
-    assert_eq!(node(&view, "moved/a").ino(), node(&view, "b").ino());
+    assert_eq!(view.attr(&node(&view, "new/moved/a")).unwrap().size, 0);
+    assert_eq!(node(&view, "new/moved/a").ino(), node(&view, "b").ino());
 }

@@ -4,10 +4,12 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     reason = "a test says what went wrong by failing"
 )]
 
 mod changes;
+mod crowd;
 mod kit;
 mod library;
 mod mapping;
