@@ -266,11 +266,7 @@ fn below(base: &View, dir: &Pair, name: &OsStr) -> Result<Option<Below>> {
 /// True if two directories consist of the same lower directories.
 fn same_parts(merged: &NodeRef, base: &NodeRef) -> bool {
     let (merged, base) = (merged.stack.dirs(), base.stack.dirs());
-    merged.len() == base.len()
-        && merged
-            .iter()
-            .zip(base)
-            .all(|(a, b)| a.layer == b.layer && a.path == b.path)
+    merged.len() == base.len() && merged.iter().zip(base).all(|(a, b)| a.place == b.place)
 }
 
 /// What another process took away between two looks is not there.

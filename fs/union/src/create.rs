@@ -112,7 +112,7 @@ impl View {
         let work = self.require_writable("create")?;
         self.check_new_name(name)?;
         let dir = self.upper_parent(parent)?;
-        let _names = parent.names.write();
+        let _names = parent.names().write();
         let spot = self.free_spot(parent, dir.as_fd(), name)?;
         let handle = if spot.whiteout || self.ownership == Ownership::Override {
             self.make_aside(work, &spot, what, umask, owner)?

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::node::DirPlace;
+
 /// Most handles ever kept. A directory handle costs the kernel about 256 bytes; a thousand cover the directories that a
 /// busy tree touches at one time.
 const MOST: u64 = 1024;
@@ -20,7 +22,7 @@ pub(crate) enum DirKey {
     /// The upper directory of the node with this serial number.
     Upper(u64),
     /// A directory of a lower layer.
-    Lower(u16, Arc<[u8]>),
+    Lower(Arc<DirPlace>),
 }
 
 /// The least recently used handles go first.

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::attr::Attr;
 use crate::dirs::DirKey;
 use crate::error::{Context, Error, Result};
-use crate::node::{LowerDir, LowerFile, Node, NodeRef, Stack};
+use crate::node::{DirPlace, LowerDir, LowerFile, Node, NodeRef, Stack};
 use crate::sys::open;
 use crate::view::View;
 
@@ -41,8 +41,8 @@ impl View {
         attr.kind = node.kind;
         let state = node.state.read();
         let (in_upper, metacopy, removed) = match &state.upper {
-            Some(upper) => (true, upper.metacopy, state.removed),
-            None => (false, false, state.removed),
+            Some(upper) => (true, upper.metacopy, state.is_removed()),
+            None => (false, false, state.is_removed()),
         };
         drop(state);
         if node.is_dir() {
@@ -69,9 +69,11 @@ impl View {
             return Ok(stat);
         }
         match &node.stack {
-            Stack::Dirs(dirs) => self.lower_dir_stat(attribute_place(dirs)),
             Stack::File(file) => self.lower_stat(file),
-            Stack::None => Err(Error::refused("stat", Errno::STALE)),
+            other => match attribute_place(other.dirs()) {
+                Some(dir) => self.lower_dir_stat(dir),
+                None => Err(Error::refused("stat", Errno::STALE)),
+            },
         }
     }
 
@@ -91,21 +93,21 @@ impl View {
             return Ok(handle);
         }
         match &node.stack {
-            Stack::Dirs(dirs) => {
-                let dir = attribute_place(dirs);
-                let handle = self.lower_dir(dir.layer, &dir.path)?;
+            Stack::File(file) => self.lower_handle(file).map(Handle::Own),
+            other => {
+                let dir = attribute_place(other.dirs());
+                let dir = dir.ok_or(Error::refused("open", Errno::STALE))?;
+                let handle = self.lower_dir(&dir.place)?;
                 handle
                     .map(Handle::Shared)
                     .ok_or(Error::refused("open", Errno::XDEV))
             }
-            Stack::File(file) => self.lower_handle(file).map(Handle::Own),
-            Stack::None => Err(Error::refused("open", Errno::STALE)),
         }
     }
 
     /// A handle of a node's upper object, if it has one; certainly that object and no other of its name.
     pub(crate) fn upper_object(&self, node: &Node) -> Result<Option<Handle>> {
-        let mut parent_handle: Option<(u64, Arc<OwnedFd>)> = None;
+        let mut parent_handle: Option<(NodeRef, Arc<OwnedFd>)> = None;
         loop {
             // The kept names are true while the state is held: whoever moves a name holds it for writing meanwhile.
             let state = node.state.read();
@@ -116,13 +118,12 @@ impl View {
                 return Ok(Some(Handle::Shared(orphan.clone())));
             }
             let link = state
-                .links
-                .first()
+                .first_link(&node.stack)
                 .ok_or(Error::refused("open in upper", Errno::STALE))?;
             let parent = parent_handle
-                .take_if(|(serial, _)| *serial == link.parent.serial)
+                .take_if(|(parent, _)| Arc::ptr_eq(parent, link.parent))
                 .map(|(_, handle)| handle)
-                .or_else(|| self.dirs.get(&DirKey::Upper(link.parent.serial)));
+                .or_else(|| self.dirs.get(&DirKey::Upper(link.parent.serial())));
             let Some(parent) = parent else {
                 // Opening the parent takes the tree lock, which comes before any state.
                 let link_parent = link.parent.clone();
@@ -130,11 +131,11 @@ impl View {
                 let handle = self
                     .upper_dir(&link_parent)?
                     .ok_or(Error::refused("open in upper", Errno::STALE))?;
-                parent_handle = Some((link_parent.serial, handle));
+                parent_handle = Some((link_parent, handle));
                 continue;
             };
             let handle = self
-                .retry_short_of_fds(|| open::handle(parent.as_fd(), &link.name))
+                .retry_short_of_fds(|| open::handle(parent.as_fd(), link.name))
                 .op("open in upper")?;
             let stat = rustix::fs::fstat(&handle).op("stat in upper")?;
             if (stat.st_dev, stat.st_ino) != (upper.dev, upper.ino) {
@@ -148,7 +149,7 @@ impl View {
     /// A handle of a lower object that is no directory.
     pub(crate) fn lower_handle(&self, file: &LowerFile) -> Result<OwnedFd> {
         let dir = self
-            .lower_dir(file.layer, &file.dir)?
+            .lower_dir(&file.place)?
             .ok_or(Error::refused("open in lower", Errno::STALE))?;
         self.retry_short_of_fds(|| open::handle(dir.as_fd(), &file.name))
             .op("open in lower")
@@ -157,22 +158,22 @@ impl View {
     /// `stat` of a lower object that is no directory, overrides applied.
     pub(crate) fn lower_stat(&self, file: &LowerFile) -> Result<Stat> {
         let dir = self
-            .lower_dir(file.layer, &file.dir)?
+            .lower_dir(&file.place)?
             .ok_or(Error::refused("stat in lower", Errno::STALE))?;
         let mut stat = open::stat_name(dir.as_fd(), &file.name)
             .op("stat in lower")?
             .ok_or(Error::refused("stat in lower", Errno::STALE))?;
-        let lower = &self.lowers[usize::from(file.layer)];
+        let lower = &self.lowers[usize::from(file.layer())];
         apply_override(dir.as_fd(), Some(&file.name), &mut stat, &lower.dialects)
             .op("stat in lower")?;
-        self.show_owner(file.layer, &mut stat);
+        self.show_owner(file.layer(), &mut stat);
         Ok(stat)
     }
 
     /// `stat` of a lower directory, overrides applied.
     pub(crate) fn lower_dir_stat(&self, dir: &LowerDir) -> Result<Stat> {
-        let lower = &self.lowers[usize::from(dir.layer)];
-        let mut stat = match self.lower_dir(dir.layer, &dir.path)? {
+        let lower = &self.lowers[usize::from(dir.layer())];
+        let mut stat = match self.lower_dir(&dir.place)? {
             Some(handle) => {
                 let mut stat = rustix::fs::fstat(&handle).op("stat in lower")?;
                 apply_override(handle.as_fd(), None, &mut stat, &lower.dialects)
@@ -182,18 +183,18 @@ impl View {
             // Covered by another mount: what is mounted there lends its attributes.
             None => self.covered_stat(dir)?,
         };
-        self.show_owner(dir.layer, &mut stat);
+        self.show_owner(dir.layer(), &mut stat);
         Ok(stat)
     }
 
     fn covered_stat(&self, dir: &LowerDir) -> Result<Stat> {
-        let cut = dir.path.iter().rposition(|&b| b == b'/');
-        let (parent, name) = match cut {
-            Some(cut) => (&dir.path[..cut], &dir.path[cut + 1..]),
-            None => (&[][..], &dir.path[..]),
+        let path = dir.path();
+        let (parent, name) = match path.iter().rposition(|&b| b == b'/') {
+            Some(cut) => (&path[..cut], &path[cut + 1..]),
+            None => (&[][..], path),
         };
         let stale = Error::refused("stat in lower", Errno::STALE);
-        let Some(handle) = self.lower_dir(dir.layer, &Arc::from(parent))? else {
+        let Some(handle) = self.lower_dir(&DirPlace::new(dir.layer(), parent))? else {
             return Err(stale);
         };
         let name = std::os::unix::ffi::OsStrExt::from_bytes(name);
@@ -225,6 +226,6 @@ impl View {
 }
 
 /// The lower directory whose attributes count: the topmost that has some of its own.
-pub(crate) fn attribute_place(dirs: &[LowerDir]) -> &LowerDir {
-    dirs.iter().find(|dir| !dir.implied).unwrap_or(&dirs[0])
+pub(crate) fn attribute_place(dirs: &[LowerDir]) -> Option<&LowerDir> {
+    dirs.iter().find(|dir| !dir.implied).or(dirs.first())
 }

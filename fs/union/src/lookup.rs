@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use crate::dialect::{DirMarks, dir_marks, file_marks};
 use crate::error::{Context, Error, Result};
 use crate::node::{
-    Blueprint, Key, Link, LowerDir, LowerFile, Node, NodeRef, Stack, State, UpperObject, join,
+    Blueprint, DirPlace, Key, Link, LowerDir, LowerFile, Node, NodeRef, Stack, State, UpperObject,
+    join,
 };
 use crate::sys::open;
 use crate::view::View;
@@ -48,9 +49,11 @@ enum Seen {
 impl Seen {
     fn is_at(&self, place: &Place) -> bool {
         match self {
-            Self::Dir(dir, _) => usize::from(dir.layer) == place.layer && *dir.path == *place.path,
+            Self::Dir(dir, _) => {
+                usize::from(dir.layer()) == place.layer && *dir.path() == *place.path
+            }
             Self::File(file, _) => {
-                usize::from(file.layer) == place.layer && file.path() == place.path
+                usize::from(file.layer()) == place.layer && file.path() == place.path
             }
         }
     }
@@ -81,7 +84,7 @@ impl View {
     /// # Errors
     /// `ENOTDIR` if the parent is no directory, `ENAMETOOLONG`, or a failed system call on a layer.
     pub fn lookup(&self, parent: &NodeRef, name: &OsStr) -> Result<Option<NodeRef>> {
-        let _names = parent.names.read();
+        let _names = parent.names().read();
         self.lookup_locked(parent, name)
     }
 
@@ -195,7 +198,11 @@ impl View {
                 None
             }
         };
-        let stack = below.map_or(Stack::None, |(stack, _)| stack);
+        let stack = match below {
+            Some((stack, _)) => stack,
+            None if kind == FileType::Directory => Stack::of_dir([]),
+            None => Stack::None,
+        };
         Ok(Some(Found {
             upper: Some(found),
             stack,
@@ -239,8 +246,8 @@ impl View {
                 places = parents
                     .iter()
                     .map(|dir| Place {
-                        layer: usize::from(dir.layer),
-                        path: dir.path.to_vec(),
+                        layer: usize::from(dir.layer()),
+                        path: dir.path().to_vec(),
                     })
                     .collect();
                 Lookup::new(&places, &name, self.lowers.len(), self.follow())
@@ -251,10 +258,10 @@ impl View {
         // Of the last directory passed on an absolute path.
         let mut passed = Opaque::No;
         while let Some(next) = lookup.next() {
-            let (layer, dir, opaque, name) = match next {
+            let (dir, opaque, name) = match next {
                 Next::Child { place, name } => {
                     let base = &parents[place];
-                    (base.layer, base.path.clone(), base.opaque, name.to_vec())
+                    (base.place.clone(), base.opaque, name.to_vec())
                 }
                 Next::Path { layer, components } => {
                     let layer = u16::try_from(layer).unwrap_or(u16::MAX);
@@ -262,10 +269,11 @@ impl View {
                     if way.is_empty() {
                         passed = self.root_opaque(layer);
                     }
-                    (layer, Arc::from(way.join(&b'/')), passed, name.clone())
+                    let place = DirPlace::new(layer, way.join(&b'/'));
+                    (place, passed, name.clone())
                 }
             };
-            let finding = self.look(layer, &dir, opaque, OsStr::from_bytes(&name), &mut seen)?;
+            let finding = self.look(&dir, opaque, OsStr::from_bytes(&name), &mut seen)?;
             if let Some(Seen::Dir(found, _)) = seen.last() {
                 passed = found.opaque;
             }
@@ -277,14 +285,13 @@ impl View {
     /// Looks at one name in one directory of one lower.
     fn look(
         &self,
-        layer: u16,
-        dir: &Arc<[u8]>,
+        dir: &Arc<DirPlace>,
         opaque: Opaque,
         name: &OsStr,
         seen: &mut Vec<Seen>,
     ) -> Result<Finding> {
-        let lower = &self.lowers[usize::from(layer)];
-        let Some(handle) = self.lower_dir(layer, dir)? else {
+        let lower = &self.lowers[usize::from(dir.layer)];
+        let Some(handle) = self.lower_dir(dir)? else {
             return Ok(Finding::Absent);
         };
         let stat =
@@ -294,17 +301,11 @@ impl View {
                 Probe::Object(stat) => stat,
             };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            return self.look_at_dir(layer, join(dir, name).into(), stat, seen);
+            let place = DirPlace::new(dir.layer, join(&dir.path, name));
+            return self.look_at_dir(place, stat, seen);
         }
-        let file = LowerFile {
-            layer,
-            dir: dir.clone(),
-            name: name.into(),
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-            linked: stat.st_nlink > 1,
-            data: None,
-        };
+        let id = (stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));
+        let file = LowerFile::new(dir.clone(), name, id);
         let finding = self.file_finding(handle.as_fd(), name, &stat, lower.plain)?;
         seen.push(Seen::File(file, stat));
         Ok(finding)
@@ -312,13 +313,13 @@ impl View {
 
     fn look_at_dir(
         &self,
-        layer: u16,
-        path: Arc<[u8]>,
+        place: Arc<DirPlace>,
         stat: Stat,
         seen: &mut Vec<Seen>,
     ) -> Result<Finding> {
-        let marks = match self.lower_dir(layer, &path)? {
-            Some(handle) => dir_marks(handle.as_fd(), &self.lowers[usize::from(layer)].dialects)?,
+        let dialects = &self.lowers[usize::from(place.layer)].dialects;
+        let marks = match self.lower_dir(&place)? {
+            Some(handle) => dir_marks(handle.as_fd(), dialects)?,
             // Covered by another mount: an empty directory.
             None => DirMarks::default(),
         };
@@ -333,8 +334,7 @@ impl View {
         let (dev, ino) = (stat.st_dev, stat.st_ino);
         seen.push(Seen::Dir(
             LowerDir {
-                layer,
-                path,
+                place,
                 opaque,
                 implied,
                 dev,
@@ -402,7 +402,7 @@ impl View {
                         top.get_or_insert(stat);
                     }
                 }
-                Ok(top.map(|stat| (Stack::Dirs(dirs.into()), stat)))
+                Ok(top.map(|stat| (Stack::of_dir(dirs), stat)))
             }
             Resolution::Object { place, data } => {
                 if want == Want::Dirs {
@@ -417,11 +417,11 @@ impl View {
                         return Err(no_name());
                     };
                     require_regular(&owner_stat)?;
-                    file.data = Some(Box::new(owner));
+                    file.set_data(owner);
                 } else if want == Want::Data {
                     require_regular(&stat)?;
                 }
-                Ok(Some((Stack::File(Box::new(file)), stat)))
+                Ok(Some((Stack::File(file), stat)))
             }
         }
     }
@@ -439,32 +439,21 @@ impl View {
             metacopy: upper.metacopy,
             orphan: None,
         });
-        let number_from = match &stack {
-            // A merged directory keeps the number it had before it was copied up.
-            Stack::Dirs(dirs) => (dirs[0].dev, dirs[0].ino),
-            Stack::None | Stack::File(_) => (stat.st_dev, stat.st_ino),
-        };
-        let upper_key = Key::Upper {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-        };
-        let key = match object {
-            Some(_) => upper_key,
-            None => self.table.stack_key(&stack).unwrap_or(upper_key),
-        };
-        let wanted = upper.and_then(|upper| upper.origin);
-        let first = link.clone();
-        let node = self.table.get_or_make(&key, || Blueprint {
+        let (dev, ino) = (stat.st_dev, stat.st_ino);
+        // A merged directory keeps the number it had before it was copied up.
+        let number_from = stack
+            .dirs()
+            .first()
+            .map_or((dev, ino), |top| (top.dev, top.ino));
+        let key = object.as_ref().map(|_| Key::Upper { dev, ino });
+        let blueprint = Blueprint {
             kind: FileType::from_raw_mode(stat.st_mode),
+            state: State::named(&stack, link.clone(), object),
             stack,
-            state: State {
-                links: vec![first],
-                upper: object,
-                removed: false,
-            },
             number_from,
-            wanted,
-        });
+            wanted: upper.and_then(|upper| upper.origin),
+        };
+        let node = self.table.get_or_make(key, blueprint);
         note_link(&node, link);
         node
     }
@@ -472,18 +461,13 @@ impl View {
 
 /// Records that a node has this name.
 pub(crate) fn note_link(node: &Node, link: Link) {
-    if node.state.read().has_link(&link.parent, &link.name) {
+    let known = |state: &State| state.has_link(&node.stack, &link.parent, &link.name);
+    if known(&node.state.read()) {
         return;
     }
     let mut state = node.state.write();
-    if state.has_link(&link.parent, &link.name) {
-        return;
-    }
-    state.links.push(link);
-    state.removed = false;
-    if let Some(upper) = &mut state.upper {
-        // A name leads to it again.
-        upper.orphan = None;
+    if !known(&state) {
+        state.add_link(&node.stack, link);
     }
 }
 

@@ -81,7 +81,7 @@ impl Listings {
     }
 
     fn get(&self, dir: &NodeRef) -> Option<Arc<Mutex<Listing>>> {
-        self.kept.lock().get(&dir.serial).cloned()
+        self.kept.lock().get(&dir.serial()).cloned()
     }
 
     /// A name has appeared. Called with the directory's name lock held for writing.
@@ -99,7 +99,7 @@ impl Listings {
     }
 
     fn drop_listing(&self, dir: &NodeRef) {
-        let _gone = self.kept.lock().pop(&dir.serial);
+        let _gone = self.kept.lock().pop(&dir.serial());
     }
 }
 
@@ -128,7 +128,7 @@ impl View {
 
     /// All names of a directory in the order of a listing.
     pub(crate) fn listed_names(&self, dir: &NodeRef) -> Result<Vec<OsString>> {
-        let _names = dir.names.read();
+        let _names = dir.names().read();
         let listing = self.read_listing(dir)?;
         Ok(listing.names.into_values().map(OsString::from).collect())
     }
@@ -143,9 +143,13 @@ impl View {
             return Ok(listing);
         }
         // Kept while nobody can change the directory, so that no change is missed.
-        let _names = dir.names.read();
+        let _names = dir.names().read();
         let listing = Arc::new(Mutex::new(self.read_listing(dir)?));
-        let _evicted = self.listings.kept.lock().push(dir.serial, listing.clone());
+        let _evicted = self
+            .listings
+            .kept
+            .lock()
+            .push(dir.serial(), listing.clone());
         Ok(listing)
     }
 
@@ -178,10 +182,10 @@ impl View {
             merge(entries, !lowers.is_empty());
         }
         for (index, lower) in lowers.iter().enumerate() {
-            let Some(handle) = self.lower_dir(lower.layer, &lower.path)? else {
+            let Some(handle) = self.lower_dir(&lower.place)? else {
                 continue;
             };
-            let dialects = &self.lowers[usize::from(lower.layer)].dialects;
+            let dialects = &self.lowers[usize::from(lower.layer())].dialects;
             let entries = list(handle.as_fd(), lower.opaque, dialects).op("list lower")?;
             merge(entries, index + 1 < lowers.len());
         }

@@ -31,7 +31,7 @@ impl View {
             }
             self.keep_other_links(&node)?;
             let dir = self.upper_parent(parent)?;
-            let _names = parent.names.write();
+            let _names = parent.names().write();
             if !self.still(parent, name, &node)? || self.has_links_below(&node) {
                 continue;
             }
@@ -39,7 +39,7 @@ impl View {
             let whiteout = self.lower_has(parent, name)?;
             let mut state = node.state.write();
             remove_name(work, dir.as_fd(), name, whiteout, state.upper.is_some())?;
-            self.name_lost(&mut state, parent, name, kept)?;
+            self.name_lost(&node, &mut state, parent, name, kept)?;
             drop(state);
             self.listings.removed(parent, name);
             return Ok(());
@@ -92,7 +92,7 @@ impl View {
         self.copy_up(node, Need::Attributes)?;
         self.fix_data_place(node)?;
         let dir = self.upper_parent(parent)?;
-        let _names = parent.names.write();
+        let _names = parent.names().write();
         let spot = self.free_spot(parent, dir.as_fd(), name)?;
         let object = self
             .upper_object(node)?
@@ -104,16 +104,11 @@ impl View {
         } else {
             object::link(object.as_fd(), spot.dir, spot.name).op("link")?;
         }
-        let mut state = node.state.write();
-        state.links.push(Link {
+        let link = Link {
             parent: parent.clone(),
             name: name.to_owned(),
-        });
-        state.removed = false;
-        if let Some(upper) = &mut state.upper {
-            upper.orphan = None;
-        }
-        drop(state);
+        };
+        node.state.write().add_link(&node.stack, link);
         self.listings.added(parent, name);
         Ok(())
     }
@@ -146,10 +141,9 @@ impl View {
     }
 
     pub(crate) fn has_links_below(&self, node: &NodeRef) -> bool {
-        node.stack
-            .file()
-            .is_some_and(|file| file.linked && !self.lowers[usize::from(file.layer)].mutable)
-            && !node.in_upper()
+        node.stack.file().is_some_and(|file| {
+            file.id().is_some() && !self.lowers[usize::from(file.layer())].mutable
+        }) && !node.in_upper()
     }
 
     /// A handle that keeps the upper object of a node that may be about to lose its last name.
@@ -164,26 +158,30 @@ impl View {
     /// Notes in a node's state that a name has gone.
     pub(crate) fn name_lost(
         &self,
+        node: &NodeRef,
         state: &mut State,
         parent: &NodeRef,
         name: &OsStr,
         kept: Option<Arc<OwnedFd>>,
     ) -> Result<()> {
-        state
-            .links
-            .retain(|link| link.parent.serial != parent.serial || link.name != name);
+        state.remove_link(&node.stack, parent, name);
+        let nameless = state.is_nameless();
         let Some(upper) = &mut state.upper else {
-            state.removed = state.links.is_empty();
+            if nameless {
+                state.set_removed();
+            }
             return Ok(());
         };
         if let Some(kept) = kept {
-            let stat = rustix::fs::fstat(&kept).op("unlink")?;
-            if stat.st_nlink == 0 {
-                state.removed = true;
+            let links = rustix::fs::fstat(&kept).op("unlink")?.st_nlink;
+            if links == 0 {
                 self.table.release_upper(upper.dev, upper.ino);
             }
-            if state.links.is_empty() {
+            if links == 0 || nameless {
                 upper.orphan = Some(kept);
+            }
+            if links == 0 {
+                state.set_removed();
             }
         }
         Ok(())
@@ -191,13 +189,12 @@ impl View {
 
     /// Notes in a directory's state that it has gone.
     pub(crate) fn dir_lost(&self, node: &NodeRef, state: &mut State, own: Option<Arc<OwnedFd>>) {
-        state.links.clear();
-        state.removed = true;
+        state.set_removed();
         if let Some(upper) = &mut state.upper {
             self.table.release_upper(upper.dev, upper.ino);
             upper.orphan = own;
         }
-        self.dirs.remove(&DirKey::Upper(node.serial));
+        self.dirs.remove(&DirKey::Upper(node.serial()));
     }
 
     /// An upper file whose data is still below is found there by its path: before it gets another name or place, that

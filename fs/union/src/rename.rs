@@ -21,7 +21,7 @@ use crate::copyup::Need;
 use crate::create::is_whiteout;
 use crate::dialect::mark_name;
 use crate::error::{Context, Error, Result};
-use crate::node::{Link, NodeRef, Stack, State, lock_names};
+use crate::node::{Link, NodeRef, State, lock_names};
 use crate::remove::clear_whiteouts;
 use crate::sys::xattr;
 use crate::view::View;
@@ -208,30 +208,25 @@ impl View {
         let object = self
             .upper_object(node)?
             .ok_or(Error::refused("rename", Errno::STALE))?;
-        match &node.stack {
-            Stack::None => {
-                if self.lower_has(to.parent, to.name)? {
-                    set_opaque(object.as_fd(), None, self.space).op("rename")?;
-                }
-                Ok(())
+        let Some(top) = node.stack.dirs().first() else {
+            if self.lower_has(to.parent, to.name)? {
+                set_opaque(object.as_fd(), None, self.space).op("rename")?;
             }
-            Stack::Dirs(dirs) => {
-                let name = mark_name(self.space, Mark::Redirect);
-                let present = xattr::get(object.as_fd(), name).op("rename")?;
-                let same_parent = from.parent.serial == to.parent.serial;
-                let redirect = match present {
-                    // Independent of the place, or still relative to the same parent.
-                    Some(value) if same_parent || value.starts_with(b"/") => return Ok(()),
-                    None if same_parent => from.name.as_bytes().to_vec(),
-                    _ => [b"/", &*dirs[0].path].concat(),
-                };
-                if redirect.len() > REDIRECT_LIMIT {
-                    return Err(Error::refused("rename", Errno::XDEV));
-                }
-                self.set_redirect(object.as_fd(), &redirect)
-            }
-            Stack::File(_) => Ok(()),
+            return Ok(());
+        };
+        let name = mark_name(self.space, Mark::Redirect);
+        let present = xattr::get(object.as_fd(), name).op("rename")?;
+        let same_parent = Arc::ptr_eq(from.parent, to.parent);
+        let redirect = match present {
+            // Independent of the place, or still relative to the same parent.
+            Some(value) if same_parent || value.starts_with(b"/") => return Ok(()),
+            None if same_parent => from.name.as_bytes().to_vec(),
+            _ => [b"/", top.path()].concat(),
+        };
+        if redirect.len() > REDIRECT_LIMIT {
+            return Err(Error::refused("rename", Errno::XDEV));
         }
+        self.set_redirect(object.as_fd(), &redirect)
     }
 
     pub(crate) fn set_redirect(&self, object: BorrowedFd<'_>, redirect: &[u8]) -> Result<()> {
@@ -255,20 +250,16 @@ impl View {
         let _tree = moves_dir.then(|| self.tree.write());
         let (mut source_state, mut target_state) = lock_states(source, target.as_ref());
         self.move_names(movement, ready)?;
-        let source_links = &mut source_state.links;
-        source_links
-            .retain(|link| link.parent.serial != from.parent.serial || link.name != from.name);
-        source_links.push(to.link());
+        source_state.remove_link(&source.stack, from.parent, from.name);
+        source_state.add_link(&source.stack, to.link());
         if let (Some(target), Some(state)) = (target, &mut target_state) {
             if *exchange {
-                state
-                    .links
-                    .retain(|link| link.parent.serial != to.parent.serial || link.name != to.name);
-                state.links.push(from.link());
+                state.remove_link(&target.stack, to.parent, to.name);
+                state.add_link(&target.stack, from.link());
             } else if target.is_dir() {
                 self.dir_lost(target, state, ready.kept.clone());
             } else {
-                self.name_lost(state, to.parent, to.name, ready.kept.clone())?;
+                self.name_lost(target, state, to.parent, to.name, ready.kept.clone())?;
             }
         }
         if !exchange {
@@ -348,7 +339,7 @@ fn lock_states<'a>(
     Option<RwLockWriteGuard<'a, State>>,
 ) {
     match target {
-        Some(target) if target.serial < source.serial => {
+        Some(target) if Arc::as_ptr(target) < Arc::as_ptr(source) => {
             let target = target.state.write();
             (source.state.write(), Some(target))
         }

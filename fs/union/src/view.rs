@@ -20,7 +20,7 @@ use crate::dialect::dir_marks;
 use crate::dirs::{DirCache, DirKey};
 use crate::error::{Context, Error, Result};
 use crate::layers::{LowerLayer, Place, UpperLayer, open_lower};
-use crate::node::{InoPlan, LowerDir, NodeRef, Stack, State, Table, UpperObject};
+use crate::node::{DirPlace, InoPlan, LowerDir, NodeRef, Stack, State, Table, UpperObject};
 use crate::readdir::Listings;
 use crate::work::Work;
 use crate::{MarkSpace, Ownership, Upper, sys};
@@ -113,17 +113,13 @@ impl View {
         let mutable = layers.iter().map(|layer| layer.mutable).collect();
         let table = Table::new(InoPlan::new(devices), mutable);
         let stack = root_stack(&layers)?;
-        let state = State {
-            links: Vec::new(),
-            upper: upper_layer.as_ref().map(|upper| UpperObject {
-                dev: upper.stat.st_dev,
-                ino: upper.stat.st_ino,
-                metacopy: false,
-                orphan: Some(upper.root.clone()),
-            }),
-            removed: false,
-        };
-        let root = table.make_root(stack, state);
+        let state = State::nameless(upper_layer.as_ref().map(|upper| UpperObject {
+            dev: upper.stat.st_dev,
+            ino: upper.stat.st_ino,
+            metacopy: false,
+            orphan: Some(upper.root.clone()),
+        }));
+        let root = Table::make_root(stack, state);
         let view = Arc::new(Self {
             lowers: layers.into(),
             upper: upper_layer,
@@ -208,19 +204,19 @@ impl View {
     }
 
     /// The handle of a directory of a lower; `None` where another mount covers it.
-    pub(crate) fn lower_dir(&self, layer: u16, path: &Arc<[u8]>) -> Result<Option<Arc<OwnedFd>>> {
-        let lower = &self.lowers[usize::from(layer)];
-        if path.is_empty() {
+    pub(crate) fn lower_dir(&self, place: &Arc<DirPlace>) -> Result<Option<Arc<OwnedFd>>> {
+        let lower = &self.lowers[usize::from(place.layer)];
+        if place.path.is_empty() {
             return Ok(Some(lower.root.clone()));
         }
-        let key = DirKey::Lower(layer, path.clone());
+        let key = DirKey::Lower(place.clone());
         // A directory of a mutable layer may be replaced at any time: its handle is not kept.
         if !lower.mutable
             && let Some(handle) = self.dirs.get(&key)
         {
             return Ok(Some(handle));
         }
-        match self.retry_short_of_fds(|| sys::open::dir_beneath(lower.root.as_fd(), path)) {
+        match self.retry_short_of_fds(|| sys::open::dir_beneath(lower.root.as_fd(), &place.path)) {
             Ok(handle) => {
                 let handle = Arc::new(handle);
                 if !lower.mutable {
@@ -236,7 +232,7 @@ impl View {
 
     /// The handle of a directory's part in the upper; `None` if it has none (yet).
     pub(crate) fn upper_dir(&self, node: &NodeRef) -> Result<Option<Arc<OwnedFd>>> {
-        let key = DirKey::Upper(node.serial);
+        let key = DirKey::Upper(node.serial());
         if let Some(handle) = self.dirs.get(&key) {
             return Ok(Some(handle));
         }
@@ -249,7 +245,7 @@ impl View {
         let mut missing: Vec<NodeRef> = Vec::new();
         let mut here = node.clone();
         let mut handle = loop {
-            if let Some(handle) = self.dirs.get(&DirKey::Upper(here.serial)) {
+            if let Some(handle) = self.dirs.get(&DirKey::Upper(here.serial())) {
                 break handle;
             }
             let state = here.state.read();
@@ -259,20 +255,21 @@ impl View {
             if let Some(orphan) = &upper.orphan {
                 break orphan.clone();
             }
-            let Some(link) = state.links.first() else {
+            let Some(parent) = state.first_parent() else {
                 return Err(Error::refused("open upper directory", Errno::NOENT));
             };
-            let parent = link.parent.clone();
+            let parent = parent.clone();
             drop(state);
             missing.push(std::mem::replace(&mut here, parent));
         };
         for node in missing.into_iter().rev() {
             let state = node.state.read();
-            let (Some(link), Some(upper)) = (state.links.first(), &state.upper) else {
+            let link = state.first_link(&node.stack);
+            let (Some(link), Some(upper)) = (link, &state.upper) else {
                 return Err(Error::refused("open upper directory", Errno::NOENT));
             };
             let fd = self
-                .retry_short_of_fds(|| sys::open::dir_handle(handle.as_fd(), &link.name))
+                .retry_short_of_fds(|| sys::open::dir_handle(handle.as_fd(), link.name))
                 .op("open upper directory")?;
             let stat = rustix::fs::fstat(&fd).op("stat upper directory")?;
             if (stat.st_dev, stat.st_ino) != (upper.dev, upper.ino) {
@@ -280,7 +277,7 @@ impl View {
             }
             drop(state);
             handle = Arc::new(fd);
-            self.dirs.put(DirKey::Upper(node.serial), handle.clone());
+            self.dirs.put(DirKey::Upper(node.serial()), handle.clone());
         }
         Ok(Some(handle))
     }
@@ -308,7 +305,7 @@ impl View {
     pub(crate) fn root_opaque(&self, layer: u16) -> Opaque {
         let dirs = self.root.stack.dirs();
         dirs.iter()
-            .find(|dir| dir.layer == layer)
+            .find(|dir| dir.layer() == layer)
             .map_or(Opaque::No, |dir| dir.opaque)
     }
 }
@@ -324,19 +321,14 @@ fn root_stack(layers: &[LowerLayer]) -> Result<Stack> {
         }
         let marks = dir_marks(layer.root.as_fd(), &layer.dialects)?;
         dirs.push(LowerDir {
-            layer: index,
-            path: Arc::from([]),
+            place: DirPlace::new(index, []),
             opaque: marks.opaque,
             implied: marks.implied,
             dev: layer.stat.st_dev,
             ino: layer.stat.st_ino,
         });
     }
-    Ok(if dirs.is_empty() {
-        Stack::None
-    } else {
-        Stack::Dirs(dirs.into())
-    })
+    Ok(Stack::of_dir(dirs))
 }
 
 fn open_upper(

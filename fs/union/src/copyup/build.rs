@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::{Need, data};
 use crate::dialect::{ORIGIN_NUMBER, mark_name};
 use crate::error::{Context, Error, Result};
-use crate::node::{NodeRef, Stack, UpperObject};
+use crate::node::{NodeRef, UpperObject};
 use crate::ownership::{stored_mode, told_kind};
 use crate::sys::{object, open, xattr};
 use crate::view::View;
@@ -94,10 +94,10 @@ impl View {
 
     /// A layer that is not ours may have changed while it was copied.
     fn check_unchanged(&self, node: &NodeRef, source: BorrowedFd<'_>) -> Result<()> {
-        let Stack::File(file) = &node.stack else {
+        let Some(file) = node.stack.file() else {
             return Ok(());
         };
-        if !self.lowers[usize::from(file.layer)].mutable {
+        if !self.lowers[usize::from(file.layer())].mutable {
             return Ok(());
         }
         let opened = rustix::fs::fstat(source).op("copy up")?;

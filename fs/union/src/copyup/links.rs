@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::build::same_object;
 use super::{KeptTimes, Need};
 use crate::error::{Context, Error, Result};
-use crate::node::{Link, LowerFile, NodeRef, UpperObject, join};
+use crate::node::{Link, LinkRef, LowerFile, NodeRef, UpperObject, join};
 use crate::sys::{object, open, xattr};
 use crate::view::View;
 use crate::work::{INTENT_PREFIX, Temp, Work};
@@ -66,8 +66,8 @@ impl View {
         drop(intent);
         drop(temp);
         let mut state = node.state.write();
-        state.links = placed;
-        state.upper = Some(copy);
+        state.set_links(&node.stack, placed);
+        state.upper = Some(Box::new(copy));
         Ok(())
     }
 
@@ -106,7 +106,7 @@ impl View {
     ) -> Result<bool> {
         let parent = self.upper_dir(&link.parent)?;
         let parent = parent.ok_or(Error::refused("copy up", Errno::STALE))?;
-        let _names = link.parent.names.write();
+        let _names = link.parent.names().write();
         let now = self.lookup_locked(&link.parent, &link.name)?;
         if !now.is_some_and(|now| Arc::ptr_eq(&now, node)) {
             return Ok(false);
@@ -123,7 +123,7 @@ impl View {
         let undo = || -> Result<()> {
             let parent = self.upper_dir(&link.parent)?;
             let parent = parent.ok_or(Error::refused("undo copy up", Errno::STALE))?;
-            let _names = link.parent.names.write();
+            let _names = link.parent.names().write();
             if same_object(parent.as_fd(), &link.name, copy.dev, copy.ino).op("undo copy up")? {
                 let times = KeptTimes::of(parent.as_fd())?;
                 rustix::fs::unlinkat(&parent, &link.name, AtFlags::empty()).op("undo copy up")?;
@@ -218,19 +218,19 @@ impl View {
     /// Every name that a lower file has in the view.
     fn union_links(&self, node: &NodeRef) -> Result<Vec<Link>> {
         let _still = self.moving.write();
-        let mut links = node.state.read().links.clone();
+        let mut links = node.state.read().links(&node.stack);
         let Some(file) = node.stack.file() else {
             return Ok(links);
         };
-        let groups = self.groups(file.layer)?;
-        let Some(paths) = groups.get(&(file.dev, file.ino)) else {
+        let groups = self.groups(file.layer())?;
+        let Some(paths) = file.id().and_then(|id| groups.get(&id)) else {
             return Ok(links);
         };
         for path in paths {
             add_link(&mut links, self.link_at(path, node)?);
         }
         if links.len() < paths.len() && self.redirects_possible(file)? {
-            for link in self.links_anywhere(file.layer, paths, node)? {
+            for link in self.links_anywhere(file.layer(), paths, node)? {
                 add_link(&mut links, Some(link));
             }
         }
@@ -275,7 +275,7 @@ impl View {
                 .stack
                 .dirs()
                 .iter()
-                .any(|part| part.layer == layer && wanted.contains(&*part.path));
+                .any(|part| part.layer() == layer && wanted.contains(part.path()));
             for name in self.listed_names(&dir)? {
                 let Some(child) = self.lookup(&dir, &name)? else {
                     continue;
@@ -283,7 +283,7 @@ impl View {
                 if child.is_dir() {
                     // A file of this layer is where the layer takes part, or where something was moved to.
                     let parts = child.stack.dirs();
-                    if child.in_upper() || parts.iter().any(|part| part.layer == layer) {
+                    if child.in_upper() || parts.iter().any(|part| part.layer() == layer) {
                         todo.push(child);
                     }
                 } else if here && Arc::ptr_eq(&child, node) {
@@ -310,7 +310,7 @@ impl View {
             return Ok(false);
         }
         let upper = self.upper.iter().map(|upper| upper.root.as_fd());
-        let above = self.lowers[..usize::from(file.layer)].iter();
+        let above = self.lowers[..usize::from(file.layer())].iter();
         let above = above
             .filter(|lower| !lower.plain)
             .map(|lower| lower.root.as_fd());
@@ -322,7 +322,7 @@ impl View {
         }
         // Only a lookup or a rename of ours can find or make one from now on; both are noticed. Layers below the ones
         // looked at cannot be above a file of a later question unless that lies deeper: then the flag stays unset.
-        *looked = usize::from(file.layer) + 1 >= self.lowers.len();
+        *looked = usize::from(file.layer()) + 1 >= self.lowers.len();
         Ok(false)
     }
 
@@ -351,7 +351,7 @@ impl View {
 
 fn add_link(links: &mut Vec<Link>, link: Option<Link>) {
     let Some(link) = link else { return };
-    let same = |old: &Link| old.parent.serial == link.parent.serial && old.name == link.name;
+    let same = |old: &Link| Arc::ptr_eq(&old.parent, &link.parent) && old.name == link.name;
     if !links.iter().any(same) {
         links.push(link);
     }
@@ -369,7 +369,11 @@ fn upper_path(link: &Link) -> Vec<u8> {
     let mut names = vec![link.name.clone()];
     let mut dir = link.parent.clone();
     loop {
-        let up = dir.state.read().links.first().cloned();
+        let up = dir
+            .state
+            .read()
+            .first_link(&dir.stack)
+            .map(LinkRef::to_owned);
         match up {
             Some(link) => {
                 names.push(link.name);

@@ -80,13 +80,14 @@ impl View {
         }
         self.copy_up_parents(node)?;
         let work = self.require_writable("copy up")?;
-        let _claim = node.copying.claim();
+        let _claim = self.table.claims.claim(node);
         let (present, links, removed) = {
             let state = node.state.read();
             if met(&state) {
                 return Ok(());
             }
-            (state.upper.is_some(), state.links.clone(), state.removed)
+            let links = state.links(&node.stack);
+            (state.upper.is_some(), links, state.is_removed())
         };
         if present {
             return self.bring_data(node, need);
@@ -95,8 +96,8 @@ impl View {
             return self.copy_up_nameless(work, node, need);
         }
         if let Some(file) = node.stack.file()
-            && file.linked
-            && !self.lowers[usize::from(file.layer)].mutable
+            && file.id().is_some()
+            && !self.lowers[usize::from(file.layer())].mutable
         {
             return self.copy_up_group(work, node, need);
         }
@@ -106,17 +107,10 @@ impl View {
     /// Copies up the directories above a node, from the top down. Not by recursion: how deep a tree is decides who makes
     /// it.
     fn copy_up_parents(&self, node: &NodeRef) -> Result<()> {
-        let above = |node: &NodeRef| {
-            node.state
-                .read()
-                .links
-                .first()
-                .map(|link| link.parent.clone())
-        };
         let mut missing = Vec::new();
-        let mut here = above(node);
+        let mut here = node.parent();
         while let Some(dir) = here.take_if(|dir| !dir.in_upper()) {
-            here = above(&dir);
+            here = dir.parent();
             missing.push(dir);
         }
         for dir in missing.into_iter().rev() {
@@ -131,8 +125,12 @@ impl View {
         let (temp, copy) = self.build_copy(work, node, need)?;
         let parent = self.upper_dir(&link.parent)?;
         let parent = parent.ok_or(Error::refused("copy up", Errno::STALE))?;
-        let _names = link.parent.names.write();
-        if !node.state.read().has_link(&link.parent, &link.name) {
+        let _names = link.parent.names().write();
+        if !node
+            .state
+            .read()
+            .has_link(&node.stack, &link.parent, &link.name)
+        {
             // Unlinked meanwhile: only those who hold it see it.
             return self.hold_nameless(node, temp, copy);
         }
@@ -147,7 +145,7 @@ impl View {
         temp.keep();
         times.restore(parent.as_fd());
         node.unsynced.store(true, Ordering::Relaxed);
-        node.state.write().upper = Some(copy);
+        node.state.write().upper = Some(Box::new(copy));
         Ok(())
     }
 
@@ -169,7 +167,7 @@ impl View {
         // The name in the work directory goes; the handle keeps the object.
         drop(temp);
         let orphan = Some(Arc::new(handle));
-        node.state.write().upper = Some(UpperObject { orphan, ..copy });
+        node.state.write().upper = Some(Box::new(UpperObject { orphan, ..copy }));
         Ok(())
     }
 
@@ -261,13 +259,7 @@ impl View {
                 here.unsynced.fetch_or(fresh, Ordering::Relaxed);
                 return Err(errno).op("fsync");
             }
-            let parent = here
-                .state
-                .read()
-                .links
-                .first()
-                .map(|link| link.parent.clone());
-            match parent {
+            match here.parent() {
                 Some(parent) if fresh => here = parent,
                 _ => return Ok(()),
             }

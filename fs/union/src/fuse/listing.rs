@@ -76,12 +76,7 @@ impl Server {
             return Ok(());
         }
         if offset < DOT_DOT {
-            let parent = dir
-                .state
-                .read()
-                .links
-                .first()
-                .map(|link| link.parent.clone());
+            let parent = dir.parent();
             let attr = self.view.attr(&parent.unwrap_or_else(|| dir.clone()))?;
             if add(DOT_DOT, OsStr::new(".."), None, &attr) {
                 return Ok(());

@@ -17,6 +17,7 @@ mod names;
 mod options;
 mod pool;
 mod server;
+mod tidy;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};

@@ -155,8 +155,13 @@ impl Server {
     }
 
     pub(crate) fn forget(&self, id: NodeId, count: u64) {
-        if id != NodeId::ROOT {
-            drop(self.view.table.forget(id, count, || self.faces.forget(id)));
+        if id == NodeId::ROOT {
+            return;
+        }
+        let gone = self.view.table.forget(id, count, || self.faces.forget(id));
+        if let Some(gone) = gone {
+            drop(gone);
+            self.tidy.forgotten();
         }
     }
 
@@ -165,7 +170,7 @@ impl Server {
         if node.kind != rustix::fs::FileType::RegularFile || node.data_in_upper() {
             return false;
         }
-        if node.copying.is_running() {
+        if node.is_copying() {
             return true;
         }
         let copies = data || !self.view.features.metacopy;

@@ -11,6 +11,7 @@ use super::convert;
 use super::counters::{Counters, Op};
 use super::faces::Faces;
 use super::pool::Pool;
+use super::tidy::Tidy;
 use crate::attr::Attr;
 use crate::error::{Error, Result};
 use crate::node::{NodeId, NodeRef};
@@ -30,6 +31,7 @@ pub(crate) struct Server {
     pub(crate) faces: Faces,
     pub(crate) counters: Arc<Counters>,
     pub(crate) pool: Pool,
+    pub(crate) tidy: Arc<Tidy>,
     pub(crate) notifier: OnceLock<Notifier>,
     /// Whether the kernel may be given backing files; cleared when it turns out that it will not take them.
     pub(crate) passthrough: AtomicBool,
@@ -51,6 +53,7 @@ impl Server {
             faces: Faces::new(),
             counters,
             pool: Pool::new(),
+            tidy: Arc::default(),
             notifier: OnceLock::new(),
             passthrough: AtomicBool::new(passthrough),
             acl,
@@ -193,7 +196,7 @@ impl Server {
     /// Gives the node another number, under which the kernel knows nothing of it yet.
     pub(crate) fn renumber(&self, node: &NodeRef, old: NodeId) {
         if node.id() == old {
-            node.set_id(self.view.table.extra_id());
+            node.renumber();
         }
         self.attributes_changed(old);
     }

@@ -2,39 +2,37 @@
 
 use parking_lot::{Condvar, Mutex};
 
-/// Whether a copy-up of a node is under way.
+use super::Node;
+
+/// The copy-ups under way. That a node is being copied is one bit of it; who waits, waits here.
 #[derive(Debug, Default)]
-pub(crate) struct Copying {
-    running: Mutex<bool>,
+pub(crate) struct Claims {
+    changing: Mutex<()>,
     ended: Condvar,
 }
 
-impl Copying {
+impl Claims {
     /// Waits until no copy-up of the node runs, and becomes the one that runs.
-    pub(crate) fn claim(&self) -> Claim<'_> {
-        let mut running = self.running.lock();
-        while *running {
-            self.ended.wait(&mut running);
+    pub(crate) fn claim<'a>(&'a self, node: &'a Node) -> Claim<'a> {
+        let mut changing = self.changing.lock();
+        while node.set_copying(true) {
+            self.ended.wait(&mut changing);
         }
-        *running = true;
-        Claim { of: self }
-    }
-
-    /// True while somebody copies.
-    pub(crate) fn is_running(&self) -> bool {
-        *self.running.lock()
+        Claim { of: self, node }
     }
 }
 
 /// The right to copy a node up; given back when dropped, whether the copy-up succeeded or not.
 #[derive(Debug)]
 pub(crate) struct Claim<'a> {
-    of: &'a Copying,
+    of: &'a Claims,
+    node: &'a Node,
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        *self.of.running.lock() = false;
+        let _changing = self.of.changing.lock();
+        self.node.set_copying(false);
         self.of.ended.notify_all();
     }
 }

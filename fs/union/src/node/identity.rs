@@ -1,6 +1,6 @@
 //! By what an object is known, and which inode number it gets.
 
-use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What makes two findings the same object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -10,14 +10,15 @@ pub(crate) enum Key {
     /// An inode of an immutable lower. The layer is part of it: tools share files between layer directories by hard
     /// links, and such files are still apart.
     Lower { layer: u16, dev: u64, ino: u64 },
-    /// A name of a mutable lower: its hard links are broken by a change, so each name is an object.
+    /// A name of a lower, of an object with only one; or of a mutable lower, where hard links are broken by a change, so
+    /// that each name is an object.
     LowerName { layer: u16, path: Box<[u8]> },
 }
 
 /// Inode numbers below this are used as the file system gives them; above, the high bits tell the device.
 const DEVICE_SHIFT: u32 = 48;
 
-/// First of the numbers handed out one after the other when the scheme has none to offer.
+/// First of the numbers chosen by the key when the scheme has none to offer.
 const FALLBACK: u64 = 1 << 63;
 
 /// First of the numbers that only the kernel sees (a second number for one object).
@@ -29,9 +30,6 @@ pub(crate) const EXTRA_IDS: u64 = (1 << 63) | (1 << 62);
 #[derive(Debug)]
 pub(crate) struct InoPlan {
     devices: Vec<u64>,
-    next_fallback: u64,
-    /// Fallback numbers given, so that an object forgotten and met again has the same one.
-    remembered: HashMap<Key, u64>,
 }
 
 impl InoPlan {
@@ -43,11 +41,7 @@ impl InoPlan {
                 known.push(device);
             }
         }
-        Self {
-            devices: known,
-            next_fallback: FALLBACK,
-            remembered: HashMap::new(),
-        }
+        Self { devices: known }
     }
 
     /// The number an object has by the scheme, if the scheme covers it.
@@ -58,30 +52,14 @@ impl InoPlan {
         fits.then_some(place << DEVICE_SHIFT | ino)
     }
 
-    /// A number outside the scheme, always the same for the same object.
-    pub(crate) fn fallback(&mut self, key: &Key) -> u64 {
-        if let Some(&ino) = self.remembered.get(key) {
-            return ino;
-        }
-        let ino = self.next_fallback;
-        self.next_fallback += 1;
-        self.remembered.insert(key.clone(), ino);
-        ino
-    }
-
-    /// Keeps the number of an object under another key too (it was copied up).
-    pub(crate) fn remember(&mut self, key: Key, ino: u64) {
-        self.remembered.insert(key, ino);
-    }
-
-    /// The number kept for an object.
-    pub(crate) fn remembered(&self, key: &Key) -> Option<u64> {
-        self.remembered.get(key).copied()
-    }
-
-    /// The object is gone for ever; its inode may be used for another one.
-    pub(crate) fn release(&mut self, key: &Key) {
-        self.remembered.remove(key);
+    /// Numbers outside the scheme, in the order in which they are to be tried: always the same for the same object, so
+    /// that none need be remembered for an object that is forgotten and met again.
+    pub(crate) fn fallback(key: &Key) -> impl Iterator<Item = u64> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let first = hasher.finish();
+        (0..u64::MAX)
+            .map(move |step| FALLBACK | (first.wrapping_add(step) & ((EXTRA_IDS ^ FALLBACK) - 1)))
     }
 }
 
@@ -101,20 +79,17 @@ mod tests {
     }
 
     #[test]
-    fn fallback_numbers_stay() {
-        let mut plan = InoPlan::new([1]);
-        let a = Key::Lower {
-            layer: 0,
+    fn fallback_numbers_stay_and_keep_to_their_range() {
+        let key = |layer| Key::Lower {
+            layer,
             dev: 5,
             ino: 6,
         };
-        let b = Key::Lower {
-            layer: 1,
-            dev: 5,
-            ino: 6,
-        };
-        let first = plan.fallback(&a);
-        assert_ne!(first, plan.fallback(&b));
-        assert_eq!(first, plan.fallback(&a));
+        let numbers = |layer| -> Vec<u64> { InoPlan::fallback(&key(layer)).take(3).collect() };
+        assert_eq!(numbers(0), numbers(0));
+        assert_ne!(numbers(0), numbers(1));
+        for number in (0..100).flat_map(numbers) {
+            assert!((FALLBACK..EXTRA_IDS).contains(&number), "{number:x}");
+        }
     }
 }

@@ -1,40 +1,61 @@
-//! All nodes alive: by what they are, by inode number, and by the number the kernel knows.
+//! All nodes alive: by inode number, and by what they are.
+//!
+//! A node of a lower is usually found by its number, which follows from the object's device and inode; only those that
+//! had to take another number, and those of the upper, are also listed by their key.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::FileType;
 
 use super::identity::EXTRA_IDS;
-use super::{Copying, InoPlan, Key, LowerFile, Node, NodeId, NodeRef, Stack, State};
+use super::{Claims, FROM_LOWER, InoPlan, Key, LowerFile, Node, NodeId, NodeRef, Stack, State};
 
 /// A power of two, well above the number of serving threads.
 const SHARDS: usize = 32;
 
 type Shard<K, V> = Mutex<HashMap<K, V>>;
 
-/// The table of nodes. Sharded, so that one busy corner of the tree does not slow another.
+/// The table of nodes. Sharded, so that one busy corner of the tree does not slow another. Where two locks are held, that
+/// of a key was taken before that of a number.
 #[derive(Debug)]
 pub(crate) struct Table {
     by_key: Box<[Shard<Key, Weak<Node>>]>,
-    by_ino: Box<[Shard<u64, Weak<Node>>]>,
-    known: Box<[Shard<u64, Known>]>,
+    by_number: Box<[Shard<u64, Slot>]>,
     hasher: RandomState,
-    plan: Mutex<InoPlan>,
-    next_serial: AtomicU64,
-    next_extra: AtomicU64,
+    plan: InoPlan,
+    /// Numbers of upper objects that do not follow from anything on disk.
+    kept: Mutex<HashMap<Key, u64>>,
+    next_extra: AtomicU32,
     /// Layers whose names are objects of their own.
     mutable: Box<[bool]>,
+    pub(crate) claims: Claims,
 }
 
-/// A node that the kernel holds.
+/// Who has a number.
 #[derive(Debug)]
-struct Known {
-    node: NodeRef,
-    lookups: u64,
+enum Slot {
+    /// A node that the kernel does not know, or not under this number.
+    Alive(Weak<Node>),
+    /// A node that the kernel holds.
+    Held { node: NodeRef, lookups: NonZeroU64 },
+}
+
+impl Slot {
+    fn node(&self) -> Option<NodeRef> {
+        match self {
+            Self::Alive(node) => node.upgrade(),
+            Self::Held { node, .. } => Some(node.clone()),
+        }
+    }
+
+    fn is_dead(&self) -> bool {
+        matches!(self, Self::Alive(node) if node.strong_count() == 0)
+    }
 }
 
 /// What is needed to make a node when none is there.
@@ -56,13 +77,13 @@ impl Table {
         }
         Arc::new(Self {
             by_key: shards(),
-            by_ino: shards(),
-            known: shards(),
+            by_number: shards(),
             hasher: RandomState::new(),
-            plan: Mutex::new(plan),
-            next_serial: AtomicU64::new(1),
-            next_extra: AtomicU64::new(EXTRA_IDS),
+            plan,
+            kept: Mutex::default(),
+            next_extra: AtomicU32::new(1),
             mutable: mutable.into(),
+            claims: Claims::default(),
         })
     }
 
@@ -71,93 +92,105 @@ impl Table {
         &shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
     }
 
-    /// The key of a lower object.
-    pub(crate) fn lower_key(&self, file: &LowerFile) -> Key {
-        if self
-            .mutable
-            .get(usize::from(file.layer))
-            .copied()
-            .unwrap_or(false)
-        {
-            Key::LowerName {
-                layer: file.layer,
+    fn is_mutable(&self, layer: u16) -> bool {
+        let mutable = self.mutable.get(usize::from(layer));
+        mutable.copied().unwrap_or(false)
+    }
+
+    fn lower_key(&self, file: &LowerFile) -> Key {
+        let layer = file.layer();
+        match file.id() {
+            Some((dev, ino)) if !self.is_mutable(layer) => Key::Lower { layer, dev, ino },
+            _ => Key::LowerName {
+                layer,
                 path: file.path().into(),
-            }
-        } else {
-            Key::Lower {
-                layer: file.layer,
-                dev: file.dev,
-                ino: file.ino,
-            }
+            },
         }
     }
 
     /// The key by which a node is known in the lowers, if it is in any.
-    pub(crate) fn stack_key(&self, stack: &Stack) -> Option<Key> {
-        match stack {
-            Stack::None => None,
-            Stack::Dirs(dirs) => dirs.first().map(|top| {
-                if self
-                    .mutable
-                    .get(usize::from(top.layer))
-                    .copied()
-                    .unwrap_or(false)
-                {
-                    Key::LowerName {
-                        layer: top.layer,
-                        path: (*top.path).into(),
-                    }
-                } else {
-                    Key::Lower {
-                        layer: top.layer,
-                        dev: top.dev,
-                        ino: top.ino,
-                    }
-                }
-            }),
-            Stack::File(file) => Some(self.lower_key(file)),
+    fn stack_key(&self, stack: &Stack) -> Option<Key> {
+        if let Some(file) = stack.file() {
+            return Some(self.lower_key(file));
         }
+        let top = stack.dirs().first()?;
+        let layer = top.layer();
+        Some(if self.is_mutable(layer) {
+            Key::LowerName {
+                layer,
+                path: top.path().into(),
+            }
+        } else {
+            let (dev, ino) = (top.dev, top.ino);
+            Key::Lower { layer, dev, ino }
+        })
     }
 
-    /// The node with this key, or a new one. The new node is also known by the key of its lower part.
+    /// The node of an object with this key in the upper, or of one that is only in the lowers; made if there is none.
     pub(crate) fn get_or_make(
         self: &Arc<Self>,
-        key: &Key,
-        blueprint: impl FnOnce() -> Blueprint,
+        upper: Option<Key>,
+        blueprint: Blueprint,
     ) -> NodeRef {
-        let mut shard = self.shard(&self.by_key, key).lock();
-        if let Some(node) = shard.get(key).and_then(Weak::upgrade) {
+        let from_lower = upper.is_none();
+        let (dev, ino) = blueprint.number_from;
+        let own_number = self.plan.preferred(dev, ino);
+        let same = |node: &NodeRef| {
+            let by_name = |layer| self.is_mutable(layer);
+            from_lower && node.is_from_lower() && node.stack.is_same(&blueprint.stack, by_name)
+        };
+        if let Some(node) = self.with_number(own_number).filter(same) {
             return node;
         }
-        let node = self.make(key, blueprint());
-        shard.insert(key.clone(), Arc::downgrade(&node));
+        let key = upper
+            .or_else(|| self.stack_key(&blueprint.stack))
+            .unwrap_or(Key::Upper { dev, ino });
+        // Outlives the lock: the end of a node takes it.
+        let neighbour;
+        let mut shard = self.shard(&self.by_key, &key).lock();
+        if let Some(node) = shard.get(&key).and_then(Weak::upgrade) {
+            return node;
+        }
+        // Perhaps made since we looked.
+        neighbour = self.with_number(own_number);
+        if let Some(node) = neighbour.as_ref().filter(|node| same(node)) {
+            return node.clone();
+        }
+        let node = self.make(&key, blueprint, from_lower);
+        if !from_lower || Some(node.ino) != own_number {
+            shard.insert(key, Arc::downgrade(&node));
+        }
         node
     }
 
-    /// The node with this key if it is alive.
+    /// The node that has a number.
+    fn with_number(&self, number: Option<u64>) -> Option<NodeRef> {
+        let number = number?;
+        let shard = self.shard(&self.by_number, &number).lock();
+        shard.get(&number)?.node()
+    }
+
+    /// The node with this key in the upper, if it is alive.
     pub(crate) fn get(&self, key: &Key) -> Option<NodeRef> {
         let shard = self.shard(&self.by_key, key).lock();
         shard.get(key).and_then(Weak::upgrade)
     }
 
     /// Makes the root, which is nobody's child and has the number 1.
-    pub(crate) fn make_root(self: &Arc<Self>, stack: Stack, state: State) -> NodeRef {
-        let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn make_root(stack: Stack, state: State) -> NodeRef {
         Arc::new(Node {
-            serial,
             ino: NodeId::ROOT.0,
-            kind: FileType::Directory,
             stack,
             state: RwLock::new(state),
-            names: RwLock::new(()),
-            copying: Copying::default(),
-            unsynced: AtomicBool::new(false),
-            kernel_id: AtomicU64::new(NodeId::ROOT.0),
             table: Weak::new(),
+            renumbered: AtomicU32::new(0),
+            kind: FileType::Directory,
+            unsynced: AtomicBool::new(false),
+            flags: AtomicU8::new(FROM_LOWER),
         })
     }
 
-    fn make(self: &Arc<Self>, key: &Key, blueprint: Blueprint) -> NodeRef {
+    fn make(self: &Arc<Self>, key: &Key, blueprint: Blueprint, from_lower: bool) -> NodeRef {
         let Blueprint {
             kind,
             stack,
@@ -165,46 +198,41 @@ impl Table {
             number_from: (dev, number),
             wanted,
         } = blueprint;
-        let (kept, preferred) = {
-            let plan = self.plan.lock();
-            (plan.remembered(key), plan.preferred(dev, number))
-        };
-        let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let build = |ino| {
             Arc::new(Node {
-                serial,
                 ino,
-                kind,
                 stack,
                 state: RwLock::new(state),
-                names: RwLock::new(()),
-                copying: Copying::default(),
-                unsynced: AtomicBool::new(false),
-                kernel_id: AtomicU64::new(ino),
                 table: Arc::downgrade(self),
+                renumbered: AtomicU32::new(0),
+                kind,
+                unsynced: AtomicBool::new(false),
+                flags: AtomicU8::new(if from_lower { FROM_LOWER } else { 0 }),
             })
         };
-        for ino in [kept, wanted, preferred].into_iter().flatten() {
-            let mut shard = self.shard(&self.by_ino, &ino).lock();
-            if shard.get(&ino).is_none_or(|node| node.strong_count() == 0) {
+        let kept = self.kept.lock().get(key).copied();
+        // What a layer says of itself may be anything.
+        let wanted = wanted.filter(|number| (2..EXTRA_IDS).contains(number));
+        let first = [kept, wanted, self.plan.preferred(dev, number)];
+        let mut numbers = first.into_iter().flatten().chain(InoPlan::fallback(key));
+        loop {
+            // There are more numbers than there can be nodes.
+            let ino = numbers.next().unwrap_or(EXTRA_IDS - 1);
+            let mut shard = self.shard(&self.by_number, &ino).lock();
+            if shard.get(&ino).is_none_or(Slot::is_dead) {
                 let node = build(ino);
-                shard.insert(ino, Arc::downgrade(&node));
+                shard.insert(ino, Slot::Alive(Arc::downgrade(&node)));
                 return node;
             }
         }
-        let ino = self.plan.lock().fallback(key);
-        let node = build(ino);
-        self.shard(&self.by_ino, &ino)
-            .lock()
-            .insert(ino, Arc::downgrade(&node));
-        node
     }
 
-    /// Makes a node findable by its object in the upper too. Done before the object can be met there.
+    /// Makes a node findable by its object in the upper too. Done before the object can be met there. `keep_number`: the
+    /// object cannot carry the node's number itself.
     pub(crate) fn add_upper(&self, node: &NodeRef, dev: u64, ino: u64, keep_number: bool) {
         let key = Key::Upper { dev, ino };
         if keep_number {
-            self.plan.lock().remember(key.clone(), node.ino);
+            self.kept.lock().insert(key.clone(), node.ino);
         }
         self.shard(&self.by_key, &key)
             .lock()
@@ -215,65 +243,84 @@ impl Table {
     pub(crate) fn release_upper(&self, dev: u64, ino: u64) {
         let key = Key::Upper { dev, ino };
         self.shard(&self.by_key, &key).lock().remove(&key);
-        self.plan.lock().release(&key);
+        self.kept.lock().remove(&key);
     }
 
     /// Called by a node's end of life.
     pub(super) fn forget_dropped(&self, ino: u64, upper: Option<(u64, u64)>, stack: &Stack) {
         // An entry that was replaced meanwhile belongs to a living node: only dead ones go.
-        let dead = |weak: &Weak<Node>| weak.strong_count() == 0;
         let upper = upper.map(|(dev, ino)| Key::Upper { dev, ino });
         for key in upper.into_iter().chain(self.stack_key(stack)) {
             let mut shard = self.shard(&self.by_key, &key).lock();
-            if shard.get(&key).is_some_and(dead) {
+            if shard.get(&key).is_some_and(|node| node.strong_count() == 0) {
                 shard.remove(&key);
+                give_back(&mut shard);
             }
         }
-        let mut shard = self.shard(&self.by_ino, &ino).lock();
-        if shard.get(&ino).is_some_and(dead) {
+        let mut shard = self.shard(&self.by_number, &ino).lock();
+        if shard.get(&ino).is_some_and(Slot::is_dead) {
             shard.remove(&ino);
+            give_back(&mut shard);
         }
     }
 
     /// The kernel has been given the node once more, under `id`.
     pub(crate) fn remember(&self, id: NodeId, node: &NodeRef) {
-        let mut shard = self.shard(&self.known, &id.0).lock();
-        shard
-            .entry(id.0)
-            .or_insert_with(|| Known {
-                node: node.clone(),
-                lookups: 0,
-            })
-            .lookups += 1;
+        let mut shard = self.shard(&self.by_number, &id.0).lock();
+        let lookups = match shard.get(&id.0) {
+            Some(Slot::Held { lookups, .. }) => lookups.saturating_add(1),
+            Some(Slot::Alive(_)) | None => NonZeroU64::MIN,
+        };
+        let node = node.clone();
+        let _before = shard.insert(id.0, Slot::Held { node, lookups });
     }
 
     /// The kernel has given up `count` of what it was given. If it knows the number no more, `gone` is called before
     /// anybody can tell the kernel of it again; what that returns is the caller's to drop.
     pub(crate) fn forget<T>(&self, id: NodeId, count: u64, gone: impl FnOnce() -> T) -> Option<T> {
-        let mut shard = self.shard(&self.known, &id.0).lock();
-        let known = shard.get_mut(&id.0)?;
-        known.lookups = known.lookups.saturating_sub(count);
-        if known.lookups > 0 {
+        let mut shard = self.shard(&self.by_number, &id.0).lock();
+        let slot = shard.get_mut(&id.0)?;
+        let Slot::Held { lookups, node } = slot else {
+            return None;
+        };
+        if let Some(left) = NonZeroU64::new(lookups.get().saturating_sub(count)) {
+            *lookups = left;
             return None;
         }
-        let known = shard.remove(&id.0);
+        let alive = Slot::Alive(Arc::downgrade(node));
+        let before = if id.0 < EXTRA_IDS {
+            Some(std::mem::replace(slot, alive))
+        } else {
+            shard.remove(&id.0)
+        };
         let result = gone();
         drop(shard);
         // The node's own end takes other locks of the table.
-        drop(known);
+        drop(before);
         Some(result)
     }
 
     /// The node the kernel knows by this number.
     pub(crate) fn known(&self, id: NodeId) -> Option<NodeRef> {
-        self.shard(&self.known, &id.0)
-            .lock()
-            .get(&id.0)
-            .map(|known| known.node.clone())
+        match self.shard(&self.by_number, &id.0).lock().get(&id.0)? {
+            Slot::Held { node, .. } => Some(node.clone()),
+            Slot::Alive(_) => None,
+        }
     }
 
-    /// A number never used before and never an inode number.
-    pub(crate) fn extra_id(&self) -> NodeId {
-        NodeId(self.next_extra.fetch_add(1, Ordering::Relaxed))
+    /// A number never used before, for the kernel only.
+    pub(super) fn extra_number(&self) -> Option<u32> {
+        let next = |number: u32| number.checked_add(1);
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.next_extra.fetch_update(set, get, next).ok()
+    }
+}
+
+/// Maps keep the room they once needed; one that has become much too large gives it back.
+fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    /// Too small to matter.
+    const ROOM: usize = 1024;
+    if map.capacity() > ROOM && map.len() < map.capacity() / 8 {
+        map.shrink_to(map.len() * 2);
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod acl;
 pub(crate) mod caller;
 pub(crate) mod ids;
 pub(crate) mod lease;
+pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod object;
 pub(crate) mod open;
