@@ -1,15 +1,14 @@
 //! The directories a view is made of, opened once.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mille_layer::{Dialects, MarkSpace, Ownership};
 use rustix::fs::{CWD, Mode, OFlags, Stat};
-use rustix::io::Errno;
 
 use crate::config::{Lower, LowerSource};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::sys;
 
 /// A lower layer, held open.
@@ -48,70 +47,6 @@ impl Place {
             fd,
             stat,
         })
-    }
-
-    fn is(&self, stat: &Stat) -> bool {
-        self.stat.st_dev == stat.st_dev && self.stat.st_ino == stat.st_ino
-    }
-
-    /// True if `self` is `other` or lies somewhere below it.
-    fn is_within(&self, other: &Self) -> Result<bool> {
-        let up = |from: BorrowedFd<'_>| {
-            rustix::fs::openat(
-                from,
-                c"..",
-                sys::open::HANDLE | OFlags::DIRECTORY,
-                Mode::empty(),
-            )
-        };
-        let mut here = self.stat;
-        let mut fd = None;
-        loop {
-            if other.is(&here) {
-                return Ok(true);
-            }
-            let from = fd
-                .as_ref()
-                .map_or(self.fd.as_fd(), |fd: &OwnedFd| fd.as_fd());
-            let parent = match up(from) {
-                Ok(parent) => parent,
-                // An ancestor we may not search: what is above it cannot be one of our directories that we opened
-                // through it.
-                Err(Errno::ACCESS) => return Ok(false),
-                Err(errno) => return Err(errno).on("open parent of", &self.path),
-            };
-            let stat = rustix::fs::fstat(&parent).on("stat parent of", &self.path)?;
-            if stat.st_dev == here.st_dev && stat.st_ino == here.st_ino {
-                return Ok(false);
-            }
-            here = stat;
-            fd = Some(parent);
-        }
-    }
-
-    /// Refuses two directories of which one contains the other.
-    pub(crate) fn refuse_overlap(&self, other: &Self, what: &'static str) -> Result<()> {
-        if self.is_within(other)? || other.is_within(self)? {
-            return Err(self.overlap(other, what));
-        }
-        Ok(())
-    }
-
-    /// Refuses an upper or work directory in the way of a mutable lower: it may lie inside it (a view of the machine's
-    /// root whose upper is somewhere on that machine), but not be it or contain it.
-    pub(crate) fn refuse_containing(&self, lower: &Self, what: &'static str) -> Result<()> {
-        if lower.is_within(self)? {
-            return Err(self.overlap(lower, what));
-        }
-        Ok(())
-    }
-
-    fn overlap(&self, other: &Self, what: &'static str) -> Error {
-        Error::Overlap {
-            what,
-            a: self.path.clone(),
-            b: other.path.clone(),
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
+use crate::ancestry::Ancestry;
 use crate::attr::Attr;
 use crate::config::{Access, Config, Features};
 use crate::copyup::LinkIndex;
@@ -339,23 +340,24 @@ fn open_upper(
     features: Features,
 ) -> Result<(Option<UpperLayer>, Option<Work>)> {
     let place = Place::open(&upper.dir)?;
+    let mut ancestry = Ancestry::default();
     for (lower, layer) in lowers.iter().zip(layers) {
         if layer.mutable {
-            place.refuse_containing(lower, "upper and lower layer")?;
+            ancestry.refuse_containing(&place, lower, "upper and lower layer")?;
         } else {
-            place.refuse_overlap(lower, "upper and lower layer")?;
+            ancestry.refuse_overlap(&place, lower, "upper and lower layer")?;
         }
     }
     let work = match upper.access {
         Access::Observe => None,
         Access::Exclusive => {
             let work = Place::open(&upper.work)?;
-            work.refuse_overlap(&place, "work and upper directory")?;
+            ancestry.refuse_overlap(&work, &place, "work and upper directory")?;
             for (lower, layer) in lowers.iter().zip(layers) {
                 if layer.mutable {
-                    work.refuse_containing(lower, "work directory and lower layer")?;
+                    ancestry.refuse_containing(&work, lower, "work directory and lower layer")?;
                 } else {
-                    work.refuse_overlap(lower, "work directory and lower layer")?;
+                    ancestry.refuse_overlap(&work, lower, "work directory and lower layer")?;
                 }
             }
             Some(Work::open(&place, &work, space, features)?)
