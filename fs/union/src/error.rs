@@ -46,12 +46,14 @@ pub enum Error {
         b: PathBuf,
     },
     /// The upper holds state that a feature left behind which is off now.
-    #[error("upper layer {} holds {feature} marks, but {feature} is off: mount it with {feature} on", upper.display())]
+    #[error("upper layer {} was written with {feature}=on, which is off now, and cannot be shown without it (first met at {}): mount it with {feature}=on", upper.display(), at.display())]
     FeatureOff {
         /// The upper's directory.
         upper: PathBuf,
-        /// The feature.
+        /// The feature, as its mount option is called.
         feature: &'static str,
+        /// An object that has its mark, relative to the upper.
+        at: PathBuf,
     },
     /// The file system of the upper cannot hold what an upper needs.
     #[error("{} cannot be an upper layer: {why}", upper.display())]

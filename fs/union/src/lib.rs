@@ -33,6 +33,7 @@ mod remove;
 mod rename;
 mod setattr;
 mod sys;
+mod traces;
 mod view;
 mod work;
 mod xattr;

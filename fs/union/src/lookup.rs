@@ -189,7 +189,7 @@ impl View {
             found.metacopy = marks.metacopy && kind == FileType::RegularFile;
             if found.metacopy {
                 if !self.features.metacopy {
-                    return Err(Error::refused("follow metadata-only file", Errno::PERM));
+                    return Err(refused_mark("metacopy"));
                 }
                 let course = self.redirected(name, marks.redirect)?;
                 let data = self.find_lower(parent.stack.dirs(), course, Want::Data)?;
@@ -217,7 +217,7 @@ impl View {
         };
         if !self.features.redirect_dir {
             // As the kernel: what was moved is not shown without its lower part.
-            return Err(Error::refused("follow redirect", Errno::PERM));
+            return Err(refused_mark("redirect_dir"));
         }
         self.redirects_met.store(true, Ordering::Relaxed);
         Ok(match redirect {
@@ -389,7 +389,7 @@ impl View {
         };
         match resolution {
             Resolution::Absent => Ok(None),
-            Resolution::Refused { .. } => Err(Error::refused("follow mark", Errno::PERM)),
+            Resolution::Refused { .. } => Err(refused_mark("redirect_dir or metacopy")),
             Resolution::Dir { places, .. } => {
                 if want == Want::Data {
                     return Ok(None);
@@ -482,4 +482,15 @@ fn require_regular(stat: &Stat) -> Result<()> {
 /// A lookup that contradicts itself; the layer changed meanwhile.
 fn no_name() -> Error {
     Error::refused("lookup", Errno::IO)
+}
+
+/// What an object with a mark of a feature that is off is answered. Said aloud once: the errno does not tell what to do.
+fn refused_mark(feature: &str) -> Error {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| {
+        log::warn!(
+            "an object was written with {feature}=on, which is off, and is answered EPERM: mount with {feature}=on"
+        );
+    });
+    Error::refused("follow mark", Errno::PERM)
 }

@@ -24,6 +24,7 @@ use crate::error::{Context, Error, Result};
 use crate::node::{Link, NodeRef, State, lock_names};
 use crate::remove::clear_whiteouts;
 use crate::sys::xattr;
+use crate::traces::Trace;
 use crate::view::View;
 
 /// Longest redirect written, in bytes: what the kernel writes by default (its module parameter redirect_max), so that it
@@ -186,8 +187,10 @@ impl View {
             None => None,
         };
         self.mark_for_move(source, from, to)?;
+        self.mark_new_parent(source, &to_dir)?;
         if *exchange && let Some(target) = target {
             self.mark_for_move(target, to, from)?;
+            self.mark_new_parent(target, &from_dir)?;
         }
         let ready = Ready {
             leaves_whiteout: !exchange && self.lower_has(from.parent, from.name)?,
@@ -229,7 +232,15 @@ impl View {
         self.set_redirect(object.as_fd(), &redirect)
     }
 
+    fn mark_new_parent(&self, node: &NodeRef, parent: &OwnedFd) -> Result<()> {
+        if node.stack.dirs().is_empty() {
+            return Ok(());
+        }
+        self.mark_impure(parent.as_fd())
+    }
+
     pub(crate) fn set_redirect(&self, object: BorrowedFd<'_>, redirect: &[u8]) -> Result<()> {
+        self.require_writable("rename")?.note(Trace::Redirect)?;
         let name = mark_name(self.space, Mark::Redirect);
         xattr::set(object, name, redirect, XattrFlags::empty()).op("rename")?;
         self.redirects_met.store(true, Ordering::Relaxed);

@@ -186,6 +186,21 @@ impl View {
         Ok(stripped != mode)
     }
 
+    /// Clears the set-group-id bit, after somebody outside of the group has changed the ACL.
+    ///
+    /// # Errors
+    /// A failed system call.
+    pub(crate) fn clear_set_gid(&self, node: &NodeRef) -> Result<()> {
+        let mode = self.object_stat(node)?.st_mode & 0o7777 & !SET_GID;
+        self.set_attr(
+            node,
+            &SetAttr {
+                mode: Some(mode),
+                ..SetAttr::default()
+            },
+        )
+    }
+
     /// Size and free space: those of the upper's file system, or of the topmost layer's.
     ///
     /// # Errors

@@ -18,7 +18,8 @@ use rustix::io::Errno;
 use crate::config::Features;
 use crate::error::{Context, Error, Result};
 use crate::layers::Place;
-use crate::sys::{open, xattr};
+use crate::sys::{object, open, xattr};
+use crate::traces::{Trace, Traces};
 
 /// How long the lock of an upper is tried for: a predecessor's umount may return before its server has gone.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -46,6 +47,7 @@ pub(crate) struct Work {
     pub(crate) dir: OwnedFd,
     next: AtomicU64,
     whiteout: Mutex<bool>,
+    traces: Traces,
     /// Locks on the upper and the work directory, held by being open.
     _locks: [OwnedFd; 2],
 }
@@ -84,7 +86,9 @@ impl Work {
                 || name == INCOMPAT
         })
         .on("clean work directory", &work.path)?;
+        let traces = Traces::open(dir.as_fd(), upper, space, features)?;
         let this = Self {
+            traces,
             dir,
             next: AtomicU64::new(0),
             whiteout: Mutex::new(false),
@@ -99,6 +103,11 @@ impl Work {
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// Notes that a mark of a feature is about to enter the upper.
+    pub(crate) fn note(&self, trace: Trace) -> Result<()> {
+        self.traces.note(self.fd(), trace)
     }
 
     /// A name in the work directory that nobody uses.
@@ -208,7 +217,10 @@ impl Work {
             RenameFlags::NOREPLACE,
         )
         .and_then(|()| rustix::fs::renameat(&upper.fd, &probe, &self.dir, &temp.name))
-        .map_err(|errno| unfit("renaming from the work directory into it fails", errno))
+        .map_err(|errno| unfit("renaming from the work directory into it fails", errno))?;
+        // The upper's root is the view's: a mount changes nothing in it.
+        object::set_times(upper.fd.as_fd(), &object::times_of(&upper.stat))
+            .on("restore times of", &upper.path)
     }
 
     fn mark_volatile(&self) -> std::result::Result<(), Errno> {

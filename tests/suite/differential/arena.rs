@@ -1,156 +1,299 @@
 //! Three mounts over the same lower layers: ours, the kernel's, and a plain copy of what they show.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use mille_tests::program::{Outcome, built, run, shell};
-use mille_tests::{Who, tree};
+use mille_tests::tree;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Which way the mounts are made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
-    /// As whom our server runs.
-    pub who: Who,
-    /// Metadata-only copy-up, on both sides.
+    /// Metadata-only copy-up of ours.
     pub metacopy: bool,
+    /// The kernel reads and writes file data by itself.
+    pub passthrough: bool,
+    /// Marks in `user.overlay.`, as everywhere but for the machine's root; no redirects then.
+    pub userxattr: bool,
+    /// The kernel's overlayfs takes part. An ordinary user without a namespace cannot mount it.
+    pub kernel: bool,
     /// The kernel keeps hard links over copy-up, in an index of its own that only it can read.
     pub index: bool,
 }
 
-/// Mounts in a directory of their own; unmounted and removed when dropped.
-#[derive(Debug)]
-pub struct Arena {
-    directory: tempfile::TempDir,
-    kind: Kind,
-    lowers: Vec<(PathBuf, String)>,
+impl Kind {
+    /// Root, with everything.
+    pub const ROOT: Kind = Kind {
+        metacopy: true,
+        passthrough: true,
+        userxattr: false,
+        kernel: true,
+        index: true,
+    };
+    /// Root of a user namespace.
+    pub const NAMESPACE: Kind = Kind {
+        metacopy: false,
+        passthrough: false,
+        userxattr: true,
+        ..Self::ROOT
+    };
+
+    /// Whether directories with lower parts can be renamed.
+    pub fn redirects(&self) -> bool {
+        !self.userxattr
+    }
 }
 
-/// Three layers with every kind of meeting: file over directory, opaque, whiteouts, hard links, deep merges.
+/// Three layers with every kind of meeting: file over directory, opaque, whiteouts, hard links, deep merges; `b` is
+/// larger than what goes through the page cache of the mount.
 const LAYERS: &str = r#"
 mkdir -p l1 l2 l3 && cd l1
-for f in a b c d; do head -c 3000 /dev/zero | tr '\0' $f > $f; done
+for f in a c d; do head -c 3000 /dev/zero | tr '\0' $f > $f; done
+head -c 200000 /dev/zero | tr '\0' b > b
 mkdir -p dir/sub/dir opq/sub red/sub e/dir gone
 for d in dir dir/sub dir/sub/dir opq opq/sub red red/sub e e/dir gone; do echo "1 $d" > $d/a; echo "1b $d" > $d/b; done
-ln a hl; ln a dir/hl; echo pair > dir/f; ln dir/f red/hl2; ln -s a f; ln -s ../a dir/c; mkfifo dir/d
-setfattr -n user.one -v low a; chmod 4755 b; chown 1000:77 c; truncate -s 100000 dir/e; echo tail >> dir/e
+ln a hl; ln a dir/hl; echo pair > dir/f; ln dir/f e/hl2; ln -s a f; ln -s ../a dir/c; mkfifo dir/d
+setfattr -n user.one -v low a; chmod 4755 b; truncate -s 100000 dir/e; echo tail >> dir/e
+if [ $(id -u) = 0 ]; then chown 1000:77 c; chown 1000:1000 e/dir opq/sub; fi
+chmod 1777 dir/sub/dir
 cd ../l2
-mkdir -p dir/sub opq e; echo 2 > dir/sub/a; echo 2 > opq/c; setfattr -n trusted.overlay.opaque -v y opq; mknod gone c 0 0
-echo 2 > e/b; mknod dir/b c 0 0; ln -s nowhere red; echo "2 d" > d; chmod 2755 dir
+mkdir -p dir/sub opq e; echo 2 > dir/sub/a; echo 2 > opq/c; setfattr -n $X.overlay.opaque -v y opq; mknod gone c 0 0
+echo 2 > e/b; mknod dir/b c 0 0; ln -s nowhere red; echo "2 d" > d; chmod 2777 dir
 cd ../l3
 mkdir -p dir/dir e/sub; echo 3 > dir/dir/a; echo 3 > e/sub/f; echo 3 > new; setfattr -n user.two -v top dir
+chmod 2777 dir
 cd ..; find l1 l2 l3 -exec touch -h -d @1700000000 {} +
-mkdir -p u1 w1 m1 u2 w2 m2 m3 m4
 "#;
 
-impl Arena {
-    /// Makes the layers and all mounts.
+/// Layers on disk, with what they should go on holding.
+#[derive(Debug)]
+pub struct Layers {
+    directory: tempfile::TempDir,
+    kind: Kind,
+    fingerprints: Vec<(PathBuf, String)>,
+}
+
+impl Layers {
+    /// Makes the layers, and uppers later, in the usual place.
     pub fn new(kind: Kind) -> Self {
+        Self::below(Path::new("/var/tmp"), kind)
+    }
+
+    /// Makes them in a directory of a certain file system.
+    pub fn below(place: &Path, kind: Kind) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mille-d-")
-            .tempdir_in("/var/tmp")
+            .tempdir_in(place)
             .unwrap();
         tree::set_mode(directory.path(), 0o755);
         let at = directory.path().display().to_string();
-        shell(&format!("cd {at} && {LAYERS}"));
-        let lowers = ["l1", "l2", "l3"].map(|name| {
-            (
-                directory.path().join(name),
-                tree::fingerprint(&directory.path().join(name)),
-            )
-        });
-        let arena = Arena {
+        let family = if kind.userxattr { "user" } else { "trusted" };
+        shell(&format!("umask 022; cd {at} && X={family}; {LAYERS}"));
+        let layers = Layers {
+            fingerprints: fingerprints(directory.path()),
             directory,
             kind,
-            lowers: lowers.to_vec(),
         };
-        arena.mount_kernel("u2", "w2", "m2");
+        // The plain tree is a copy of what the kernel shows, or of what we do where it cannot.
+        let arena = Arena::unfurnished(&layers, kind);
+        let shown = if kind.kernel {
+            arena.mount_kernel("u2", "w2", "m2");
+            "m2"
+        } else {
+            eprintln!("no overlayfs of the kernel here: compared with the plain tree only");
+            arena.mount_ours("u1", "w1", "m1").code(0);
+            "m1"
+        };
+        let source = arena.directory.join(shown);
+        shell(&format!("cp -a {} {at}/master", source.display()));
+        drop(arena);
+        layers
+    }
+
+    /// Requires that no layer was written to.
+    pub fn assert_unchanged(&self) {
+        assert_eq!(
+            fingerprints(self.directory.path()),
+            self.fingerprints,
+            "a layer was written to"
+        );
+    }
+}
+
+fn fingerprints(at: &Path) -> Vec<(PathBuf, String)> {
+    ["l1", "l2", "l3"]
+        .map(|name| (at.join(name), tree::fingerprint(&at.join(name))))
+        .to_vec()
+}
+
+/// Mounts in a directory of their own; unmounted and removed when dropped.
+#[derive(Debug)]
+pub struct Arena<'a> {
+    layers: &'a Layers,
+    directory: PathBuf,
+    kind: Kind,
+}
+
+impl<'a> Arena<'a> {
+    /// Mounts both and copies the plain tree.
+    pub fn new(layers: &'a Layers) -> Self {
+        let arena = Self::unfurnished(layers, layers.kind);
+        if arena.kind.kernel {
+            arena.mount_kernel("u2", "w2", "m2");
+        }
         arena.mount_ours("u1", "w1", "m1").code(0);
-        shell(&format!("cp -a {at}/m2 {at}/plain"));
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(layers.directory.path().join("master"))
+            .arg(arena.plain())
+            .status();
+        assert!(copied.unwrap().success());
         arena
     }
 
+    fn unfurnished(layers: &'a Layers, kind: Kind) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("case-")
+            .tempdir_in(layers.directory.path())
+            .unwrap()
+            .keep();
+        tree::set_mode(&directory, 0o755);
+        for name in ["u1", "w1", "m1", "u2", "w2", "m2", "m3", "m4"] {
+            std::fs::create_dir(directory.join(name)).unwrap();
+        }
+        for upper in ["u1", "u2"] {
+            // As the root of the layers.
+            tree::set_mode(&directory.join(upper), 0o755);
+            shell(&format!(
+                "touch -d @1700000000 {}",
+                directory.join(upper).display()
+            ));
+        }
+        Arena {
+            layers,
+            directory,
+            kind,
+        }
+    }
+
     fn options(&self, upper: &str, work: &str) -> String {
-        let at = self.directory.path().display();
+        let layers = self.layers.directory.path().display();
+        let at = self.directory.display();
         format!(
-            "lowerdir={at}/l3:{at}/l2:{at}/l1,upperdir={at}/{upper},workdir={at}/{work},redirect_dir=on,metacopy={}",
-            if self.kind.metacopy { "on" } else { "off" }
+            "lowerdir={layers}/l3:{layers}/l2:{layers}/l1,upperdir={at}/{upper},workdir={at}/{work}"
         )
     }
 
     fn mount_kernel(&self, upper: &str, work: &str, point: &str) {
-        shell(&format!(
-            "mount -t overlay overlay -o {},index={},xino=on {}",
-            self.options(upper, work),
-            if self.kind.index { "on" } else { "off" },
-            self.directory.path().join(point).display()
-        ));
+        let features = if self.kind.userxattr {
+            // The kernel follows neither redirects nor metadata-only files then.
+            "userxattr".to_owned()
+        } else {
+            "redirect_dir=on,metacopy=on".to_owned()
+        };
+        let index = if self.kind.index { "on" } else { "off" };
+        let options = format!(
+            "{},{features},index={index},xino=on",
+            self.options(upper, work)
+        );
+        let point = self.directory.join(point);
+        mount(
+            Some("overlay"),
+            &point,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .unwrap_or_else(|errno| panic!("mount -t overlay -o {options}: {errno}"));
     }
 
     fn mount_ours(&self, upper: &str, work: &str, point: &str) -> Outcome {
-        let mut command = self.kind.who.command(&built("millefs"));
+        self.mount_ours_with(upper, work, point, &self.features())
+    }
+
+    fn features(&self) -> String {
+        let word = |on| if on { "on" } else { "off" };
+        let redirects = if self.kind.userxattr {
+            "userxattr"
+        } else {
+            "redirect_dir=on"
+        };
+        let (metacopy, passthrough) = (word(self.kind.metacopy), word(self.kind.passthrough));
+        format!("{redirects},metacopy={metacopy},passthrough={passthrough}")
+    }
+
+    fn mount_ours_with(&self, upper: &str, work: &str, point: &str, features: &str) -> Outcome {
+        let mut command = Command::new(built("millefs"));
         command
             .arg("-o")
-            .arg(self.options(upper, work))
-            .arg(self.directory.path().join(point));
+            .arg(format!("{},{features}", self.options(upper, work)))
+            .arg(self.directory.join(point));
         run(command, b"")
     }
 
     /// Our mount.
     pub fn ours(&self) -> PathBuf {
-        self.directory.path().join("m1")
+        self.directory.join("m1")
     }
 
     /// The kernel's mount.
-    pub fn kernel(&self) -> PathBuf {
-        self.directory.path().join("m2")
+    pub fn kernel(&self) -> Option<PathBuf> {
+        self.kind.kernel.then(|| self.directory.join("m2"))
     }
 
     /// A plain copy.
     pub fn plain(&self) -> PathBuf {
-        self.directory.path().join("plain")
+        self.directory.join("plain")
     }
 
     /// Unmounts ours and mounts its upper with the kernel.
     pub fn kernel_on_our_upper(&self) -> PathBuf {
-        let at = self.directory.path().display();
-        shell(&format!(
-            "umount {at}/m1; umount {at}/m2; rm -rf {at}/w1; mkdir {at}/w1"
-        ));
-        shell(&format!(
-            "mount -t overlay overlay -o {} {at}/m3",
-            self.options("u1", "w1")
-        ));
-        self.directory.path().join("m3")
+        self.unmount(["m1", "m2"]);
+        self.mount_kernel("u1", "w1", "m3");
+        self.directory.join("m3")
     }
 
     /// Unmounts the kernel's and mounts its upper with ours.
     pub fn ours_on_the_kernels_upper(&self) -> PathBuf {
-        let at = self.directory.path().display();
-        shell(&format!(
-            "umount {at}/m1; umount {at}/m2; rm -rf {at}/w2; mkdir {at}/w2"
-        ));
+        self.unmount(["m1", "m2"]);
         self.mount_ours("u2", "w2", "m4").code(0);
-        self.directory.path().join("m4")
+        self.directory.join("m4")
     }
 
-    /// Requires that no layer was written to.
-    pub fn lowers_unchanged(&self) -> Result<(), String> {
-        for (path, before) in &self.lowers {
-            if tree::fingerprint(path) != *before {
-                return Err(format!("{} was written to", path.display()));
+    /// Unmounts all and mounts our upper, or the kernel's, with features of its own.
+    pub fn ours_again(&self, kernels: bool, features: &str) -> Outcome {
+        self.unmount(["m1", "m2", "m3", "m4"]);
+        let (upper, work) = if kernels { ("u2", "w2") } else { ("u1", "w1") };
+        self.mount_ours_with(upper, work, "m4", features)
+    }
+
+    fn unmount<const N: usize>(&self, points: [&str; N]) {
+        for point in points {
+            let point = self.directory.join(point);
+            if umount2(&point, MntFlags::MNT_DETACH).is_err() && is_mounted(&point) {
+                // Mounted by fusermount3 for an ordinary user.
+                shell(&format!("fusermount3 -u -z {}", point.display()));
             }
         }
-        Ok(())
     }
 }
 
-impl Drop for Arena {
+fn is_mounted(point: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let point = point.to_string_lossy();
+    table
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(&*point))
+}
+
+impl Drop for Arena<'_> {
     fn drop(&mut self) {
-        for point in ["m1", "m2", "m3", "m4"] {
-            nix::mount::umount2(
-                &self.directory.path().join(point),
-                nix::mount::MntFlags::MNT_DETACH,
-            )
-            .ok();
-        }
+        self.unmount(["m1", "m2", "m3", "m4"]);
+        // Directories that nobody may search, where we are an ordinary user.
+        let at = self.directory.display();
+        shell(&format!(
+            "rm -rf {at} 2>/dev/null || {{ chmod -R u+rwX {at}; rm -rf {at}; }}"
+        ));
     }
 }

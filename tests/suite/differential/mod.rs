@@ -1,203 +1,150 @@
 //! The union held against the kernel's overlayfs and against a plain directory: the same random operations on all three,
-//! every result and errno compared, then the whole trees.
+//! every result and errno compared, and the whole trees every hundred operations.
 //!
-//! Where the kernel's overlayfs and the plain directory differ, either answer is right for us; where they agree there is
-//! only one. A failing sequence is shrunk to the few operations that matter and printed as they would be typed.
+//! A failing sequence is shrunk to the few operations that matter and printed as it would be typed into `regressions`.
 
-mod act;
+mod acl;
 mod arena;
+mod exchange;
+mod hand;
+mod judge;
 mod op;
+mod regressions;
+mod survey;
 
-use arena::{Arena, Kind};
-use mille_tests::{Who, tree};
+use std::cell::Cell;
+
+use arena::{Kind, Layers};
+use judge::{Tally, hold};
 use op::{Op, Random};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-/// Operations of one batch; every batch starts from fresh mounts.
-const BATCH: usize = 120;
+/// A sequence is made of blocks, so that shrinking first leaves out many operations at once. Both have half this length on
+/// average: to be shrinkable to nothing, they may be generated short as well.
+const BLOCK: usize = 40;
+const BLOCKS: usize = 50;
 
-/// Runs `operations` on fresh mounts; `Err` tells the first difference.
-fn hold(operations: &[Op], kind: Kind) -> Result<(), String> {
-    let arena = Arena::new(kind);
-    let start = now();
-    let mut hands = [
-        act::Hand::new(arena.ours()),
-        act::Hand::new(arena.kernel()),
-        act::Hand::new(arena.plain()),
-    ];
-    for (step, operation) in operations.iter().enumerate() {
-        let [ours, kernel, plain] = hands.each_mut().map(|hand| hand.apply(operation));
-        if ours != kernel && ours != plain {
-            return Err(format!(
-                "step {step}, {operation:?}:\n  ours   {ours:?}\n  kernel {kernel:?}\n  plain  {plain:?}"
-            ));
+/// How many shorter sequences are tried after a failure, and for how long.
+const SHRINK_STEPS: u32 = 800;
+const SHRINK_MS: u32 = 150_000;
+
+fn operation() -> impl Strategy<Value = Op> {
+    // The operations are small already: only leaving them out makes a failure clearer.
+    any::<u64>()
+        .no_shrink()
+        .prop_map(|number| Op::any(&mut Random::new(number)))
+}
+
+fn sequence() -> impl Strategy<Value = Vec<Vec<Op>>> {
+    vec(vec(operation(), 0..=BLOCK), 0..=BLOCKS)
+}
+
+/// Holds sequences of `operations` in all; fails with the shortest sequence found that goes wrong.
+pub fn explore(kind: Kind, seed: u64, operations: usize) {
+    let layers = Layers::new(kind);
+    explore_on(&layers, kind, seed, operations);
+}
+
+/// As [`explore`], on layers made before.
+pub fn explore_on(layers: &Layers, kind: Kind, seed: u64, operations: usize) {
+    let mut bytes = [0x6d; 16];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config {
+        failure_persistence: None,
+        max_shrink_iters: SHRINK_STEPS,
+        max_shrink_time: SHRINK_MS,
+        ..Config::default()
+    };
+    let rng = TestRng::from_seed(RngAlgorithm::XorShift, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let mut tally = Tally::default();
+    while tally.operations < operations {
+        let tree = sequence().new_tree(&mut runner).unwrap();
+        let held = Cell::new(Tally::default());
+        let outcome = runner.run_one(tree, |blocks| {
+            let operations: Vec<Op> = blocks.into_iter().flatten().collect();
+            held.set(hold(&operations, layers, kind).map_err(TestCaseError::fail)?);
+            Ok(())
+        });
+        if let Err(TestError::Fail(reason, blocks)) = outcome {
+            let few = blocks.iter().flatten().map(|op| format!("{op:?},\n"));
+            panic!(
+                "seed {seed}, {kind:?}:\n{}{reason}",
+                few.collect::<String>()
+            );
         }
-        if ours != plain && diverges(operation) {
-            // The kernel's answer, and another state of the plain tree from here on: nothing more to compare with it.
-            break;
-        }
+        tally.operations += held.get().operations;
+        tally.with_kernel += held.get().with_kernel;
     }
-    drop(hands);
-    let [ours, plain] = [arena.ours(), arena.plain()].map(|root| {
-        let mut objects = tree::read(&root);
-        for object in objects.values_mut().filter(|object| object.mtime >= start) {
-            // Made at about the same time, perhaps in different seconds.
-            object.mtime = i64::MAX;
-        }
-        objects
-    });
-    if ours != plain {
-        let differ = ours
-            .keys()
-            .chain(plain.keys())
-            .find(|path| ours.get(*path) != plain.get(*path))
-            .unwrap();
-        return Err(format!(
-            "{} differs at the end:\n  ours  {:?}\n  plain {:?}",
-            differ.display(),
-            ours.get(differ),
-            plain.get(differ)
-        ));
-    }
-    arena.lowers_unchanged()
+    layers.assert_unchanged();
+    let Tally {
+        operations,
+        with_kernel,
+    } = tally;
+    eprintln!(
+        "seed {seed}: {operations} operations, {with_kernel} with the kernel's overlayfs alongside"
+    );
 }
 
-/// Seconds since 1970.
-fn now() -> i64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
-    i64::try_from(since.as_secs()).unwrap()
-}
-
-/// Whether a differing result of this operation means a differing state.
-fn diverges(operation: &Op) -> bool {
-    !matches!(
-        operation,
-        Op::Stat(_) | Op::List(_) | Op::Read(_) | Op::ReadHandle(..)
-    )
-}
-
-/// Removes what a failing sequence does not need: halves, quarters, … single operations.
-fn shrink(mut operations: Vec<Op>, kind: Kind) -> Vec<Op> {
-    let mut chunk = operations.len() / 2;
-    while chunk > 0 {
-        let mut start = 0;
-        while start < operations.len() {
-            let mut fewer = operations.clone();
-            fewer.drain(start..(start + chunk).min(operations.len()));
-            if hold(&fewer, kind).is_err() {
-                operations = fewer;
-            } else {
-                start += chunk;
-            }
-        }
-        chunk /= 2;
-    }
-    operations
-}
-
-fn explore(kind: Kind, seed: u64, batches: u64) {
-    for batch in 0..batches {
-        let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ batch);
-        let operations: Vec<Op> = (0..BATCH).map(|_| Op::any(&mut random)).collect();
-        if hold(&operations, kind).is_err() {
-            let few = shrink(operations, kind);
-            let difference = hold(&few, kind).unwrap_err();
-            panic!("seed {seed}, batch {batch}: {few:#?}\n{difference}");
-        }
-    }
-}
+const WITHOUT_PASSTHROUGH: Kind = Kind {
+    passthrough: false,
+    ..Kind::ROOT
+};
+const WITHOUT_METACOPY: Kind = Kind {
+    metacopy: false,
+    ..Kind::ROOT
+};
 
 #[test]
 fn root_fuse_union_behaves_as_overlayfs() {
-    explore(
-        Kind {
-            who: Who::Root,
-            metacopy: true,
-            index: true,
-        },
-        1,
-        6,
-    );
-    explore(
-        Kind {
-            who: Who::Root,
-            metacopy: false,
-            index: true,
-        },
-        2,
-        4,
-    );
+    explore(Kind::ROOT, 1, 3000);
 }
 
 #[test]
-fn ci_root_fuse_union_behaves_as_overlayfs_for_long() {
-    for seed in 10..14 {
-        explore(
-            Kind {
-                who: Who::Root,
-                metacopy: seed % 2 == 0,
-                index: true,
-            },
-            seed,
-            60,
-        );
-    }
+fn root_fuse_union_without_passthrough_behaves_as_overlayfs() {
+    explore(WITHOUT_PASSTHROUGH, 2, 2000);
 }
 
+#[test]
+fn root_fuse_union_without_metacopy_behaves_as_overlayfs() {
+    explore(WITHOUT_METACOPY, 3, 2000);
+}
+
+/// Operations of one test of the CI set; there are eight of them, so that they spread over the processors.
+const PART: usize = 14_000;
+
+macro_rules! parts {
+    ($($name:ident: $kind:expr, $seed:expr;)*) => { $(
+        #[test]
+        fn $name() {
+            explore($kind, $seed, PART);
+        }
+    )* };
+}
+
+parts! {
+    ci_root_fuse_union_behaves_as_overlayfs_1: Kind::ROOT, 11;
+    ci_root_fuse_union_behaves_as_overlayfs_2: Kind::ROOT, 12;
+    ci_root_fuse_union_behaves_as_overlayfs_3: Kind::ROOT, 13;
+    ci_root_fuse_union_behaves_as_overlayfs_4: WITHOUT_PASSTHROUGH, 14;
+    ci_root_fuse_union_behaves_as_overlayfs_5: WITHOUT_PASSTHROUGH, 15;
+    ci_root_fuse_union_behaves_as_overlayfs_6: WITHOUT_METACOPY, 16;
+    ci_root_fuse_union_behaves_as_overlayfs_7: WITHOUT_METACOPY, 17;
+    ci_root_fuse_union_behaves_as_overlayfs_8: Kind::ROOT, 18;
+}
+
+/// A million operations, from a seed of its own every time; `MILLE_SEED` repeats one, `MILLE_OPERATIONS` shortens it.
 #[test]
 fn soak_root_fuse_union_behaves_as_overlayfs() {
-    for seed in 100..140 {
-        explore(
-            Kind {
-                who: Who::Root,
-                metacopy: seed % 2 == 0,
-                index: true,
-            },
-            seed,
-            220,
-        );
-    }
-}
-
-#[test]
-fn root_fuse_kernel_reads_the_upper_we_wrote() {
-    for seed in 0..4 {
-        let kind = Kind {
-            who: Who::Root,
-            metacopy: true,
-            index: true,
-        };
-        let arena = Arena::new(kind);
-        let mut random = Random::new(seed + 7000);
-        let mut hand = act::Hand::new(arena.ours());
-        for _ in 0..200 {
-            hand.apply(&Op::any(&mut random)).ok();
-        }
-        drop(hand);
-        let before = tree::read(&arena.ours());
-        let after = tree::read(&arena.kernel_on_our_upper());
-        tree::assert_same(&before, &after);
-    }
-}
-
-#[test]
-fn root_fuse_we_read_the_upper_the_kernel_wrote() {
-    for seed in 0..4 {
-        let kind = Kind {
-            who: Who::Root,
-            metacopy: true,
-            index: false,
-        };
-        let arena = Arena::new(kind);
-        let mut random = Random::new(seed + 8000);
-        let mut hand = act::Hand::new(arena.kernel());
-        for _ in 0..200 {
-            hand.apply(&Op::any(&mut random)).ok();
-        }
-        drop(hand);
-        let before = tree::read(&arena.kernel());
-        let after = tree::read(&arena.ours_on_the_kernels_upper());
-        tree::assert_same(&before, &after);
+    let given = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = given("MILLE_SEED").unwrap_or(clock.unwrap().as_secs());
+    let operations = given("MILLE_OPERATIONS").unwrap_or(1_000_000);
+    let kinds = [Kind::ROOT, WITHOUT_PASSTHROUGH, WITHOUT_METACOPY];
+    let each = usize::try_from(operations).unwrap().div_ceil(kinds.len());
+    for (kind, seed) in kinds.into_iter().zip(seed..) {
+        explore(kind, seed, each);
     }
 }

@@ -1,6 +1,9 @@
 //! Operations and their random choice.
 
-/// A small deterministic generator (xorshift64*), so that a seed names a sequence for ever.
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+/// A small deterministic generator (xorshift64*), so that a number names an operation for ever.
 #[derive(Debug)]
 pub struct Random(u64);
 
@@ -18,18 +21,22 @@ impl Random {
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
     }
 
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    }
+
+    fn coin(&mut self) -> bool {
+        self.below(2) == 0
     }
 }
 
-/// Names of the lower layers and a few that exist nowhere; few, so that operations meet.
-const NAMES: &[&str] = &[
-    "a", "b", "c", "d", "e", "f", "dir", "sub", "new", "gone", "hl", "hl2", "opq", "red",
-];
+/// Names of the lower layers and a few that exist nowhere; few, so that operations meet. The first are mostly files, the
+/// others mostly directories.
+const FILES: &[&str] = &["a", "b", "c", "d", "f", "hl", "hl2", "new"];
+const DIRS: &[&str] = &["dir", "dir", "sub", "e", "opq", "red", "gone"];
 
-/// A path relative to the mount.
-pub type Path = String;
+/// A path relative to the mount. Static, so that a printed sequence can be pasted as a regression.
+pub type Path = &'static str;
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,8 +71,17 @@ pub enum Op {
         at: u64,
         len: u64,
     },
+    Allocate {
+        path: Path,
+        at: u64,
+        len: u64,
+        keep_size: bool,
+    },
     Unlink(Path),
-    Mkdir(Path),
+    Mkdir {
+        path: Path,
+        mode: u32,
+    },
     Rmdir(Path),
     Rename {
         from: Path,
@@ -84,9 +100,10 @@ pub enum Op {
         to: Path,
     },
     Symlink {
-        target: String,
+        target: Path,
         path: Path,
     },
+    ReadLink(Path),
     Chmod {
         path: Path,
         mode: u32,
@@ -109,17 +126,30 @@ pub enum Op {
         path: Path,
         name: &'static str,
     },
+    /// An ACL that names uid 1000 with `bits`.
+    SetAcl {
+        path: Path,
+        default: bool,
+        bits: u16,
+    },
+    RemoveAcl {
+        path: Path,
+        default: bool,
+    },
     Mkfifo(Path),
     Mknod {
         path: Path,
-        minor: u64,
+        block: bool,
+        minor: u32,
     },
     Open {
         slot: usize,
         path: Path,
         write: bool,
+        append: bool,
     },
     ReadHandle(usize),
+    StatHandle(usize),
     WriteHandle {
         slot: usize,
         at: u64,
@@ -137,174 +167,302 @@ pub enum Op {
         slot: usize,
         fill: u8,
     },
+    Sync(usize),
     Close(usize),
+    /// Keeps a directory open, also while it is moved or removed.
+    OpenDir {
+        slot: usize,
+        path: Path,
+    },
+    ListHandle(usize),
+    CreateBelow {
+        slot: usize,
+        name: Path,
+    },
+    UnlinkBelow {
+        slot: usize,
+        name: Path,
+    },
     CopyRange {
         from: Path,
         to: Path,
     },
     Stat(Path),
+    Access {
+        path: Path,
+        mode: u32,
+    },
     Read(Path),
     List(Path),
     RemoveTree(Path),
+    /// The same as uid 1000, gid 1000, without privileges.
+    AsUser(Box<Op>),
 }
 
 /// Open descriptors a sequence may hold at once.
-pub const SLOTS: u64 = 3;
+pub const SLOTS: usize = 4;
 
 const XATTRS: &[&str] = &["user.one", "user.two"];
+const MODES: &[u32] = &[0o644, 0o600, 0o755, 0o4755, 0o2755, 0o1777, 0o000, 0o444];
+const IDS: &[u32] = &[0, 1000, 77];
+const LENGTHS: &[usize] = &[1, 7, 512, 4096, 5000, 140_000];
 
 impl Op {
     /// Chooses an operation; changes are commoner than looks.
     pub fn any(random: &mut Random) -> Op {
-        match random.below(44) {
-            0..=1 => Op::Create {
-                path: path(random),
-                exclusive: random.below(2) == 0,
-                mode: mode(random),
-            },
-            2..=4 => Op::Write {
-                path: path(random),
-                at: random.below(9000),
-                len: len(random),
-                fill: fill(random),
-            },
-            5 => Op::Append {
-                path: path(random),
-                len: len(random),
-                fill: fill(random),
-            },
-            6 => Op::Truncate {
-                path: path(random),
-                size: random.below(12000),
-            },
-            7 => Op::OpenTrunc(path(random)),
-            8 => Op::Punch {
-                path: path(random),
-                at: random.below(8000),
-                len: 1 + random.below(4096),
-            },
-            9..=11 => Op::Unlink(path(random)),
-            12..=13 => Op::Mkdir(path(random)),
-            14..=15 => Op::Rmdir(path(random)),
-            16..=20 => Op::Rename {
-                from: path(random),
-                to: path(random),
-            },
-            21 => Op::RenameNoReplace {
-                from: path(random),
-                to: path(random),
-            },
-            22 => Op::Exchange {
-                from: path(random),
-                to: path(random),
-            },
-            23..=24 => Op::Link {
-                from: path(random),
-                to: path(random),
-            },
-            25 => Op::Symlink {
-                target: path(random),
-                path: path(random),
-            },
-            26 => Op::Chmod {
-                path: path(random),
-                mode: mode(random),
-            },
-            27 => Op::Chown {
-                path: path(random),
-                uid: id(random),
-                gid: id(random),
-            },
-            28 => Op::Utimes {
-                path: path(random),
-                seconds: 1_600_000_000 + i64::try_from(random.below(1000)).unwrap(),
-            },
-            29 => Op::SetXattr {
-                path: path(random),
-                name: xattr(random),
-                value: fill(random),
-            },
-            30 => Op::RemoveXattr {
-                path: path(random),
-                name: xattr(random),
-            },
-            31 => Op::Mkfifo(path(random)),
-            32 => Op::Mknod {
-                path: path(random),
-                minor: 1 + random.below(5),
-            },
-            33..=34 => Op::Open {
-                slot: slot(random),
-                path: path(random),
-                write: random.below(2) == 0,
-            },
-            35 => Op::ReadHandle(slot(random)),
-            36 => Op::WriteHandle {
-                slot: slot(random),
-                at: random.below(6000),
-                fill: fill(random),
-            },
-            37 => handle_change(random),
-            38 => Op::Close(slot(random)),
-            39 => Op::CopyRange {
-                from: path(random),
-                to: path(random),
-            },
-            40 => Op::Stat(path(random)),
-            41 => Op::Read(path(random)),
-            42 => Op::List(path(random)),
-            _ => Op::RemoveTree(path(random)),
+        if random.below(8) == 0 {
+            return Op::AsUser(Box::new(Self::by_somebody(random)));
+        }
+        Self::by_somebody(random)
+    }
+
+    fn by_somebody(random: &mut Random) -> Op {
+        match random.below(56) {
+            0..=15 => content(random),
+            16..=33 => names(random),
+            34..=42 => attributes(random),
+            43..=50 => handles(random),
+            _ => look(random),
+        }
+    }
+
+    /// What is done, by whomever.
+    pub fn act(&self) -> &Op {
+        match self {
+            Op::AsUser(inner) => inner.act(),
+            other => other,
         }
     }
 }
 
-fn handle_change(random: &mut Random) -> Op {
-    let slot = slot(random);
-    match random.below(3) {
-        0 => Op::TruncateHandle {
-            slot,
-            size: random.below(5000),
+fn content(random: &mut Random) -> Op {
+    match random.below(16) {
+        0..=2 => Op::Create {
+            path: file(random),
+            exclusive: random.coin(),
+            mode: random.pick(MODES),
         },
-        1 => Op::ChmodHandle {
-            slot,
-            mode: mode(random),
-        },
-        _ => Op::MapWrite {
-            slot,
+        3..=6 => Op::Write {
+            path: file(random),
+            at: random.below(9000),
+            len: random.pick(LENGTHS),
             fill: fill(random),
+        },
+        7..=8 => Op::Append {
+            path: file(random),
+            len: random.pick(LENGTHS),
+            fill: fill(random),
+        },
+        9..=10 => Op::Truncate {
+            path: file(random),
+            size: random.below(12000),
+        },
+        11 => Op::OpenTrunc(file(random)),
+        12 => Op::Punch {
+            path: file(random),
+            at: random.below(8000),
+            len: 1 + random.below(4096),
+        },
+        13 => Op::Allocate {
+            path: file(random),
+            at: random.below(8000),
+            len: 1 + random.below(9000),
+            keep_size: random.coin(),
+        },
+        14 => Op::CopyRange {
+            from: file(random),
+            to: file(random),
+        },
+        _ => Op::Symlink {
+            target: path(random),
+            path: file(random),
         },
     }
 }
 
+fn names(random: &mut Random) -> Op {
+    match random.below(25) {
+        0..=2 => Op::Unlink(file(random)),
+        3..=6 => Op::Mkdir {
+            path: dir(random),
+            mode: random.pick(&[0o755, 0o777, 0o2775, 0o1777, 0o700]),
+        },
+        7..=8 => Op::Rmdir(dir(random)),
+        9..=14 => Op::Rename {
+            from: path(random),
+            to: path(random),
+        },
+        15 => Op::RenameNoReplace {
+            from: path(random),
+            to: path(random),
+        },
+        16 | 24 => Op::Exchange {
+            from: path(random),
+            to: path(random),
+        },
+        17..=20 => Op::Link {
+            from: file(random),
+            to: path(random),
+        },
+        21 => Op::Mkfifo(path(random)),
+        22 => Op::Mknod {
+            path: path(random),
+            block: random.coin(),
+            minor: 1 + u32::try_from(random.below(5)).unwrap(),
+        },
+        _ if random.below(3) == 0 => Op::RemoveTree(dir(random)),
+        _ => Op::Mkdir {
+            path: dir(random),
+            mode: 0o755,
+        },
+    }
+}
+
+fn attributes(random: &mut Random) -> Op {
+    match random.below(9) {
+        0..=1 => Op::Chmod {
+            path: path(random),
+            mode: random.pick(MODES),
+        },
+        2..=3 => Op::Chown {
+            path: path(random),
+            uid: random.pick(IDS),
+            gid: random.pick(IDS),
+        },
+        4 => Op::Utimes {
+            path: path(random),
+            seconds: 1_600_000_000 + i64::try_from(random.below(1000)).unwrap(),
+        },
+        5 => Op::SetXattr {
+            path: path(random),
+            name: random.pick(XATTRS),
+            value: fill(random),
+        },
+        6 => Op::RemoveXattr {
+            path: path(random),
+            name: random.pick(XATTRS),
+        },
+        7 => Op::SetAcl {
+            path: path(random),
+            default: random.coin(),
+            bits: u16::try_from(random.below(8)).unwrap(),
+        },
+        _ => Op::RemoveAcl {
+            path: path(random),
+            default: random.coin(),
+        },
+    }
+}
+
+fn handles(random: &mut Random) -> Op {
+    let slot = usize::try_from(random.below(SLOTS as u64)).unwrap();
+    match random.below(20) {
+        0..=4 => {
+            let write = random.coin();
+            Op::Open {
+                slot,
+                path: file(random),
+                write,
+                append: write && random.below(4) == 0,
+            }
+        }
+        5 => Op::OpenDir {
+            slot,
+            path: dir(random),
+        },
+        6..=7 => Op::ReadHandle(slot),
+        8..=9 => Op::StatHandle(slot),
+        10..=11 => Op::WriteHandle {
+            slot,
+            at: random.below(6000),
+            fill: fill(random),
+        },
+        12 => Op::TruncateHandle {
+            slot,
+            size: random.below(5000),
+        },
+        13 => Op::ChmodHandle {
+            slot,
+            mode: random.pick(MODES),
+        },
+        14 => Op::MapWrite {
+            slot,
+            fill: fill(random),
+        },
+        15 => Op::Sync(slot),
+        16 => Op::ListHandle(slot),
+        17 => Op::CreateBelow {
+            slot,
+            name: random.pick(FILES),
+        },
+        18 => Op::UnlinkBelow {
+            slot,
+            name: random.pick(FILES),
+        },
+        _ => Op::Close(slot),
+    }
+}
+
+fn look(random: &mut Random) -> Op {
+    match random.below(5) {
+        0 => Op::Stat(path(random)),
+        1 => Op::Read(file(random)),
+        2 => Op::List(dir(random)),
+        3 => Op::ReadLink(path(random)),
+        _ => Op::Access {
+            path: path(random),
+            mode: u32::try_from(random.below(8)).unwrap(),
+        },
+    }
+}
+
+/// A path, mostly short, through names of directories, since what ends in ENOENT tells little.
 fn path(random: &mut Random) -> Path {
-    let depth = 1 + random.below(3);
-    (0..depth)
-        .map(|_| random.pick(NAMES))
-        .collect::<Vec<_>>()
-        .join("/")
+    if random.below(3) == 0 {
+        dir(random)
+    } else {
+        file(random)
+    }
 }
 
-fn mode(random: &mut Random) -> u32 {
-    [0o644, 0o600, 0o755, 0o4755, 0o2755, 0o1777, 0o000, 0o444]
-        [usize::try_from(random.below(8)).unwrap()]
+/// A path that is likely to be a file's, if anything's.
+fn file(random: &mut Random) -> Path {
+    below_dirs(random, FILES)
 }
 
-fn id(random: &mut Random) -> u32 {
-    [0, 1000, 77][usize::try_from(random.below(3)).unwrap()]
+/// A path that is likely to be a directory's.
+fn dir(random: &mut Random) -> Path {
+    below_dirs(random, DIRS)
 }
 
-fn len(random: &mut Random) -> usize {
-    [1, 7, 512, 4096, 5000][usize::try_from(random.below(5)).unwrap()]
+fn below_dirs(random: &mut Random, names: &[Path]) -> Path {
+    let depth = random.pick(&[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3]);
+    let mut components: Vec<_> = (0..depth).map(|_| random.pick(DIRS)).collect();
+    // Now and then a name of the other kind, for all the errors of type.
+    let odd = random.below(8) == 0;
+    components.push(random.pick(match odd {
+        true if names == FILES => DIRS,
+        true => FILES,
+        false => names,
+    }));
+    interned(&components.join("/"))
+}
+
+/// The one copy of a path; there are a few thousand.
+fn interned(path: &str) -> Path {
+    static KNOWN: Mutex<Option<HashSet<Path>>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = known.get_or_insert_default();
+    match known.get(path) {
+        Some(path) => path,
+        None => {
+            let path: Path = Box::leak(path.into());
+            known.insert(path);
+            path
+        }
+    }
 }
 
 fn fill(random: &mut Random) -> u8 {
     b'A' + u8::try_from(random.below(26)).unwrap()
-}
-
-fn slot(random: &mut Random) -> usize {
-    usize::try_from(random.below(SLOTS)).unwrap()
-}
-
-fn xattr(random: &mut Random) -> &'static str {
-    XATTRS[usize::try_from(random.below(XATTRS.len() as u64)).unwrap()]
 }

@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::node::{NodeRef, UpperObject};
 use crate::ownership::{stored_mode, told_kind};
 use crate::sys::{object, open, xattr};
+use crate::traces::Trace;
 use crate::view::View;
 use crate::work::{Temp, Work};
 
@@ -133,6 +134,7 @@ impl View {
             }
         }
         if metacopy {
+            self.require_writable("copy up")?.note(Trace::Metacopy)?;
             let name = mark_name(self.space, Mark::Metacopy);
             xattr::set(copy, name, b"", XattrFlags::empty()).op("mark metadata-only copy")?;
         }

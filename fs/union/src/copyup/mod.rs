@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{FileType, OFlags, RenameFlags, Timestamps};
+use rustix::fs::{FileType, OFlags, RenameFlags, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 pub(crate) use links::LinkIndex;
@@ -135,6 +135,9 @@ impl View {
             return self.hold_nameless(node, temp, copy);
         }
         let times = KeptTimes::of(parent.as_fd())?;
+        if node.is_dir() {
+            self.mark_impure(parent.as_fd())?;
+        }
         self.table.add_upper(node, copy.dev, copy.ino, true);
         let flags = RenameFlags::NOREPLACE;
         let placed = rustix::fs::renameat_with(work.fd(), &temp.name, &parent, &link.name, flags);
@@ -147,6 +150,13 @@ impl View {
         node.unsynced.store(true, Ordering::Relaxed);
         node.state.write().upper = Some(Box::new(copy));
         Ok(())
+    }
+
+    /// Marks an upper directory that is about to hold a merged one, as the kernel does: only in such directories does its
+    /// overlayfs give a merged directory the same number in a listing as in stat. We need no such mark ourselves.
+    pub(crate) fn mark_impure(&self, dir: BorrowedFd<'_>) -> Result<()> {
+        let name = crate::dialect::mark_name(self.space, mille_layer::Mark::Impure);
+        xattr::set(dir, name, b"y", XattrFlags::empty()).op("copy up")
     }
 
     /// Copies up an object that has lost its names, for those who hold it open.

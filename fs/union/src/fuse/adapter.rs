@@ -17,7 +17,7 @@ use rustix::fs::{FileType, XattrFlags};
 
 use super::convert;
 use super::counters::Op;
-use super::files::{Caller, is_writing};
+use super::files::is_writing;
 use super::kernel;
 use super::server::Server;
 use crate::create::Make;
@@ -32,13 +32,6 @@ const READ_LIMIT: usize = 1 << 20;
 thread_local! {
     /// Each serving thread reads into its own buffer.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-fn caller(request: &Request) -> Caller {
-    Caller {
-        pid: request.pid(),
-        uid: request.uid(),
-    }
 }
 
 impl Filesystem for Adapter {
@@ -110,7 +103,7 @@ impl Filesystem for Adapter {
             Ok(node) => node,
             Err(error) => return reply.error(server.refusal("setattr", &error)),
         };
-        let caller = caller(request);
+        let caller = request.into();
         let by_path = fh.is_none();
         let slow = server.is_slow(&node, size.is_some());
         server.run(slow, move |server| {
@@ -232,7 +225,7 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let server = &self.0;
         server.count(Op::Open);
-        let caller = caller(request);
+        let caller = request.into();
         let truncates = flags.0 & libc::O_TRUNC != 0;
         let slow = is_writing(flags.0)
             && server
@@ -402,7 +395,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -412,7 +405,8 @@ impl Filesystem for Adapter {
     ) {
         self.0.count(Op::Setxattr);
         let flags = XattrFlags::from_bits_retain(u32::try_from(flags).unwrap_or(0));
-        self.0.setxattr(ino, name, value, flags, reply);
+        self.0
+            .setxattr(request.into(), (ino, name), value, flags, reply);
     }
 
     fn getxattr(

@@ -16,6 +16,9 @@ use crate::node::{NodeId, NodeRef};
 use crate::setattr::SetAttr;
 use crate::sys::xattr::is_acl;
 
+/// The ACL that has the mode in it.
+const ACCESS_ACL: &str = "system.posix_acl_access";
+
 impl Server {
     pub(crate) fn setattr(
         &self,
@@ -61,8 +64,8 @@ impl Server {
 
     pub(crate) fn setxattr(
         self: &Arc<Self>,
-        ino: INodeNo,
-        name: &OsStr,
+        caller: Caller,
+        (ino, name): (INodeNo, &OsStr),
         value: &[u8],
         flags: XattrFlags,
         reply: ReplyEmpty,
@@ -77,10 +80,25 @@ impl Server {
         let (name, value) = (name.to_owned(), value.to_vec());
         let slow = self.is_slow(&node, false);
         self.run(slow, move |server| {
-            let set = server.view.set_xattr(&node, &name, &value, flags);
+            let set = server.try_set_xattr(caller, &node, (&name, &value), flags);
             server.xattr_changed(&node, &name, convert::node_id(ino));
             server.empty_reply("setxattr", set, reply);
         });
+    }
+
+    fn try_set_xattr(
+        &self,
+        caller: Caller,
+        node: &NodeRef,
+        (name, value): (&OsStr, &[u8]),
+        flags: XattrFlags,
+    ) -> Result<()> {
+        self.view.set_xattr(node, name, value, flags)?;
+        // The kernel's verdict (FUSE_SETXATTR_ACL_KILL_SGID) does not reach us through the library.
+        if name == ACCESS_ACL && !caller.keeps_set_gid(&self.view, node)? {
+            self.view.clear_set_gid(node)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn removexattr(self: &Arc<Self>, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fuser::{BackingId, Errno, FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyOpen};
+use fuser::{BackingId, Errno, FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyOpen, Request};
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::io::Errno as Os;
@@ -314,9 +314,30 @@ fn cached_flags(keep: bool) -> FopenFlags {
 pub(crate) struct Caller {
     pub(crate) pid: u32,
     pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl From<&Request> for Caller {
+    fn from(request: &Request) -> Self {
+        Self {
+            pid: request.pid(),
+            uid: request.uid(),
+            gid: request.gid(),
+        }
+    }
 }
 
 impl Caller {
+    /// True unless this caller's change of an ACL must clear the set-group-id bit.
+    pub(crate) fn keeps_set_gid(self, view: &View, node: &NodeRef) -> Result<bool> {
+        const SET_GID: u32 = 0o2000;
+        let stat = view.object_stat(node)?;
+        Ok(stat.st_mode & SET_GID == 0
+            || stat.st_gid == self.gid
+            || crate::sys::caller::is_in_group(self.pid, stat.st_gid)
+            || crate::sys::caller::may_keep_set_id(self.pid, self.uid))
+    }
+
     /// True unless the file has set-id bits that this caller's write must clear.
     pub(crate) fn keeps_set_id(self, view: &View, node: &NodeRef) -> Result<bool> {
         const SET_ID: u32 = 0o6000;

@@ -43,10 +43,7 @@ impl Server {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let caller = Caller {
-            pid: request.pid(),
-            uid: request.uid(),
-        };
+        let caller = Caller::from(request);
         let owner = Self::owner(request);
         let made = self.node(parent).and_then(|parent| {
             match self.view.create(&parent, name, mode, umask, owner) {

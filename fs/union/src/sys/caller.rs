@@ -9,10 +9,20 @@ pub(crate) fn may_keep_set_id(pid: u32, uid: u32) -> bool {
     effective_capabilities(pid).map_or(uid == 0, |mask| mask & (1 << CAP_FSETID) != 0)
 }
 
+/// True if a supplementary group of the process is this one.
+pub(crate) fn is_in_group(pid: u32, gid: u32) -> bool {
+    let groups = status_line(pid, "Groups:").unwrap_or_default();
+    groups
+        .split_whitespace()
+        .any(|group| group.parse() == Ok(gid))
+}
+
 fn effective_capabilities(pid: u32) -> Option<u64> {
+    u64::from_str_radix(status_line(pid, "CapEff:")?.trim(), 16).ok()
+}
+
+fn status_line(pid: u32, key: &str) -> Option<String> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.to_owned())
 }
