@@ -4,6 +4,7 @@
 
 mod at_host;
 mod bad_input;
+mod conformance;
 mod crash;
 mod differential;
 mod inspect;

@@ -57,6 +57,8 @@ pub enum Mark {
     Whiteout,
     /// Difference of link counts between union and upper.
     Nlink,
+    /// This empty regular file is the character device 0:0, which would be a whiteout if it were stored as itself.
+    NullDevice,
     /// `y`: made by extraction because the tar lacked it; attributes come from the layer below.
     Implied,
 }
@@ -82,6 +84,7 @@ impl MarkSpace {
             (MarkSpace::Trusted, Mark::Impure) => c"trusted.overlay.impure",
             (MarkSpace::Trusted, Mark::Whiteout) => c"trusted.overlay.whiteout",
             (MarkSpace::Trusted, Mark::Nlink) => c"trusted.overlay.nlink",
+            (MarkSpace::Trusted, Mark::NullDevice) => c"trusted.overlay.mille.null",
             (MarkSpace::Trusted, Mark::Implied) => c"trusted.overlay.implied",
             (MarkSpace::User, Mark::Opaque) => c"user.overlay.opaque",
             (MarkSpace::User, Mark::Redirect) => c"user.overlay.redirect",
@@ -90,6 +93,7 @@ impl MarkSpace {
             (MarkSpace::User, Mark::Impure) => c"user.overlay.impure",
             (MarkSpace::User, Mark::Whiteout) => c"user.overlay.whiteout",
             (MarkSpace::User, Mark::Nlink) => c"user.overlay.nlink",
+            (MarkSpace::User, Mark::NullDevice) => c"user.overlay.mille.null",
             (MarkSpace::User, Mark::Implied) => c"user.overlay.implied",
         }
     }
@@ -126,6 +130,9 @@ pub struct Dialects {
     pub ownership: Ownership,
     /// Regular files may stand for devices, fifos and sockets by [`OVERRIDE_STAT`].
     pub overrides: bool,
+    /// Empty regular files may stand for the character device 0:0 by [`Mark::NullDevice`]. Only where no `overrides`
+    /// say so: that attribute is one that every owner of a file can set.
+    pub null_devices: bool,
 }
 
 impl Dialects {
@@ -138,6 +145,7 @@ impl Dialects {
             aufs: false,
             ownership,
             overrides,
+            null_devices: !overrides,
         }
     }
 
@@ -188,7 +196,7 @@ pub struct Listed {
 pub enum ListedKind {
     /// The name is deleted in this layer.
     Whiteout,
-    /// An object of this type, overrides applied.
+    /// An object of this type, overrides applied; what stands for the device 0:0 is not told from an empty file here.
     Object(FileType),
 }
 
@@ -256,7 +264,7 @@ pub(crate) fn aufs_whiteout_name(name: &[u8]) -> Vec<u8> {
 }
 
 /// Replaces owner, mode and type in `stat` by what [`OVERRIDE_STAT`] of `name` in `dir` (of `dir` itself for `None`)
-/// says, where the dialects have it.
+/// says, where the dialects have it; and the type by what [`Mark::NullDevice`] says.
 ///
 /// With [`Ownership::Real`] only empty regular files are looked at, since only devices are stored so; with
 /// [`Ownership::Override`] files and directories, and everything without the attribute belongs to 0:0.
@@ -269,10 +277,18 @@ pub fn apply_override(
     stat: &mut Stat,
     dialects: &Dialects,
 ) -> io::Result<()> {
+    let file_type = FileType::from_raw_mode(stat.st_mode);
     if !dialects.overrides {
+        let may_stand = file_type == FileType::RegularFile && stat.st_size == 0;
+        if dialects.null_devices
+            && may_stand
+            && get_mark(dir, name, dialects.space, Mark::NullDevice)?.is_some()
+        {
+            stat.st_mode = FileType::CharacterDevice.as_raw_mode() | (stat.st_mode & 0o7777);
+            stat.st_rdev = 0;
+        }
         return Ok(());
     }
-    let file_type = FileType::from_raw_mode(stat.st_mode);
     let may_have = match dialects.ownership {
         Ownership::Real => file_type == FileType::RegularFile && stat.st_size == 0,
         Ownership::Override => matches!(file_type, FileType::RegularFile | FileType::Directory),

@@ -88,6 +88,9 @@ pub struct Features {
     pub volatile: bool,
     /// Refuse to create names that begin with `.wh.`: they could not be told from whiteouts in an archive of the layer.
     pub reserve_wh_names: bool,
+    /// Make character devices 0:0, which are whiteouts to everybody else, as empty files with a mark; otherwise they are
+    /// refused with `EPERM`. They are shown in any case.
+    pub null_devices: bool,
 }
 
 impl Default for Features {
@@ -98,6 +101,7 @@ impl Default for Features {
             metacopy: false,
             volatile: false,
             reserve_wh_names: false,
+            null_devices: false,
         }
     }
 }

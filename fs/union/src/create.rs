@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::getattr::Handle;
 use crate::lookup::NAME_MAX;
 use crate::node::NodeRef;
-use crate::ownership::{stored_mode, told_kind};
+use crate::ownership::{is_null_device, stored_mode, told_kind};
 use crate::sys::acl::{Inherited, inherit};
 use crate::sys::ids::{Owner, as_owner};
 use crate::sys::{object, open, xattr};
@@ -72,6 +72,7 @@ impl View {
             rdev: 0,
             ..
         } = what
+            && !self.features.null_devices
         {
             // It would hide a name instead of being one.
             return Err(Error::refused("mknod", Errno::PERM));
@@ -114,7 +115,8 @@ impl View {
         let dir = self.upper_parent(parent)?;
         let _names = parent.names().write();
         let spot = self.free_spot(parent, dir.as_fd(), name)?;
-        let handle = if spot.whiteout || self.ownership == Ownership::Override {
+        let null = matches!(what, Make::Node { kind, rdev, .. } if is_null_device(kind, rdev));
+        let handle = if spot.whiteout || null || self.ownership == Ownership::Override {
             self.make_aside(work, &spot, what, umask, owner)?
         } else {
             self.make_in_place(work, &spot, what, umask, owner)?
@@ -333,7 +335,7 @@ impl View {
             mode: told.mode,
             kind: told_kind(kind, rdev),
         };
-        stat.set(object, None).op("create")
+        self.stand_for(object, &stat).op("create")
     }
 
     /// What a new object gets from its directory, worked out here for objects that are made elsewhere.

@@ -88,6 +88,7 @@ pub(crate) fn open_lower(
     let mut dialects = Dialects::new(space, ownership);
     dialects.aufs = lower.aufs;
     dialects.overrides &= !lower.mutable;
+    dialects.null_devices &= !lower.mutable;
     let layer = LowerLayer {
         root: Arc::new(root),
         stat: place.stat,

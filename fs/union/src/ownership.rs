@@ -1,7 +1,12 @@
 //! Ownership kept in an extended attribute, where the real one cannot be had.
 
-use mille_layer::OverrideKind;
+use std::os::fd::BorrowedFd;
+
+use mille_layer::marks::set_mark;
+use mille_layer::{Mark, OverrideKind, OverrideStat};
 use rustix::fs::FileType;
+
+use crate::view::View;
 
 /// Permission bits of the stored object: the server must be able to read and write it whatever the mode told is.
 pub(crate) fn stored_mode(kind: FileType) -> u32 {
@@ -21,5 +26,24 @@ pub(crate) fn told_kind(kind: FileType, rdev: u64) -> Option<OverrideKind> {
         FileType::Fifo => Some(OverrideKind::Fifo),
         FileType::Socket => Some(OverrideKind::Socket),
         _ => None,
+    }
+}
+
+/// True for the device that is a whiteout where it is stored as itself.
+pub(crate) fn is_null_device(kind: FileType, rdev: u64) -> bool {
+    kind == FileType::CharacterDevice && rdev == 0
+}
+
+impl View {
+    /// Marks an empty file as what it stands for.
+    pub(crate) fn stand_for(
+        &self,
+        object: BorrowedFd<'_>,
+        told: &OverrideStat,
+    ) -> std::io::Result<()> {
+        if self.dialects.null_devices && told.kind == Some(OverrideKind::Char(0, 0)) {
+            return set_mark(object, None, self.space, Mark::NullDevice, b"");
+        }
+        told.set(object, None)
     }
 }

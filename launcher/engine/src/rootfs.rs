@@ -34,6 +34,7 @@ const FEATURES: Features = Features {
     volatile: false,
     // A file of this name could not be told from a whiteout in the archive of a commit.
     reserve_wh_names: false,
+    null_devices: false,
 };
 
 impl Stack {

@@ -5,6 +5,7 @@
 
 mod background;
 mod options;
+mod remount;
 mod serve;
 
 use std::ffi::OsString;
@@ -36,6 +37,10 @@ fn run() -> Result<ExitCode> {
         arguments.remove(0);
     }
     let options = options::parse(arguments.iter().cloned())?;
+    if options.remount {
+        remount::remount(&options)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if in_background || options.foreground {
         serve::serve(options, in_background)?;
         return Ok(ExitCode::SUCCESS);

@@ -25,6 +25,8 @@ pub(crate) struct Options {
     pub(crate) acl: Option<bool>,
     pub(crate) allow_other: Option<bool>,
     pub(crate) read_only: bool,
+    /// Only the flags of a mount that is there are to change.
+    pub(crate) remount: bool,
     pub(crate) passthrough: Option<bool>,
     pub(crate) threads: Option<usize>,
     /// Words for the kernel.
@@ -66,6 +68,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Opt
         }
         (None, _, _) => bail!("no mount point given"),
         (Some(_), Some(_), Some(extra)) => bail!("one argument too many: {}", extra.display()),
+    }
+    if options.remount {
+        return Ok(options);
     }
     if options.lowers.is_empty() && options.upper.is_none() {
         bail!("no layers: -o lowerdir=… is missing");
@@ -130,10 +135,11 @@ fn parse_word(key: &str, value: Option<&[u8]>, word: &[u8], options: &mut Option
             options.threads = Some(number.parse().context("needs a number")?);
         }
         "ro" => options.read_only = true,
+        "rw" => options.read_only = false,
+        "remount" => options.remount = true,
         "fsname" => options.source = Some(OsStr::from_bytes(given()?).to_owned()),
         // Words of mount(8) and fusermount that change nothing.
-        "rw"
-        | "dev"
+        "dev"
         | "suid"
         | "exec"
         | "async"
@@ -230,6 +236,14 @@ mod tests {
         let options = parsed(&["-olowerdir=/a,wombat=3", "/m", "-f"]);
         assert_eq!(options.ignored, ["wombat=3"]);
         assert!(options.foreground);
+    }
+
+    #[test]
+    fn a_remount_needs_no_layers() {
+        let options = parsed(&["none", "/m", "-o", "rw,nosuid,user_id=0,remount,ro"]);
+        assert!(options.remount && options.read_only);
+        assert_eq!(options.kernel, ["nosuid"]);
+        assert!(!parsed(&["none", "/m", "-o", "ro,remount,rw"]).read_only);
     }
 
     #[test]

@@ -71,6 +71,7 @@ fn config(options: Options) -> Config {
             volatile: options.volatile,
             // The layers below may be in a form where these names are whiteouts.
             reserve_wh_names: true,
+            null_devices: true,
         },
     }
 }

@@ -20,6 +20,7 @@ const USER: Dialects = Dialects {
     aufs: false,
     ownership: Ownership::Real,
     overrides: true,
+    null_devices: false,
 };
 
 /// `name` → `-` absent, `w` whiteout, `o` object; sorted listing in the same letters.

@@ -11,6 +11,7 @@ const USER: Dialects = Dialects {
     aufs: false,
     ownership: Ownership::Real,
     overrides: true,
+    null_devices: false,
 };
 
 fn entries() -> Vec<Raw> {

@@ -11,7 +11,7 @@ use super::{Need, data};
 use crate::dialect::{ORIGIN_NUMBER, mark_name};
 use crate::error::{Context, Error, Result};
 use crate::node::{NodeRef, UpperObject};
-use crate::ownership::{stored_mode, told_kind};
+use crate::ownership::{is_null_device, stored_mode, told_kind};
 use crate::sys::{object, open, xattr};
 use crate::traces::Trace;
 use crate::view::View;
@@ -170,12 +170,13 @@ impl View {
         }
         object::set_owner(copy, Some(stat.st_uid), Some(stat.st_gid)).op("copy up owner")?;
         if stored != kind {
-            told.set(copy, None).op("copy up device")?;
+            self.stand_for(copy, &told).op("copy up device")?;
         }
         Ok(())
     }
 
-    /// Makes a device, fifo or socket; where that is not allowed, the empty file that stands for it.
+    /// Makes a device, fifo or socket; where that is not allowed or would be a whiteout, the empty file that stands for
+    /// it.
     pub(crate) fn make_special(
         &self,
         dir: BorrowedFd<'_>,
@@ -183,7 +184,7 @@ impl View {
         kind: FileType,
         rdev: u64,
     ) -> Result<()> {
-        if self.ownership == Ownership::Real {
+        if self.ownership == Ownership::Real && !is_null_device(kind, rdev) {
             match rustix::fs::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, rdev) {
                 Err(Errno::PERM) if self.dialects.overrides => {}
                 other => return other.op("make special file"),

@@ -47,6 +47,8 @@ pub(crate) struct Backing {
 pub(crate) struct Face {
     pub(crate) opens: u32,
     pub(crate) writers: u32,
+    /// Opened to be executed.
+    pub(crate) programs: u32,
     pub(crate) way: Way,
     /// It has been open to a backing file: the kernel's cached pages may be old.
     pub(crate) pages_stale: bool,

@@ -57,12 +57,23 @@ pub(crate) fn is_writing(flags: i32) -> bool {
 }
 
 /// What the kernel is told as the handle of an open file: all it serves for is to know, when it is closed, whether it was
-/// opened to write or with truncation, which the flags given then no longer tell.
+/// opened to write, with truncation or to be executed, which the flags given then no longer tell.
 const READER: FileHandle = FileHandle(0);
 const WRITER: FileHandle = FileHandle(1);
+const PROGRAM: FileHandle = FileHandle(2);
+
+/// Bit of an OPEN's flags that says execve(2); the kernel's `__FMODE_EXEC`. Such a file is open until the last process
+/// that runs it has ended.
+const TO_EXECUTE: i32 = 0o40;
 
 fn handle(flags: i32) -> FileHandle {
-    if is_writing(flags) { WRITER } else { READER }
+    if is_writing(flags) {
+        WRITER
+    } else if flags & TO_EXECUTE != 0 {
+        PROGRAM
+    } else {
+        READER
+    }
 }
 
 impl Server {
@@ -91,6 +102,9 @@ impl Server {
         View::require_file(&node, "open")?;
         if is_writing(flags) {
             let truncate = flags & libc::O_TRUNC != 0;
+            if truncate && flags & libc::O_ACCMODE == libc::O_RDONLY {
+                self.refuse_running(convert::node_id(ino))?;
+            }
             self.view.prepare_write(&node, truncate)?;
             if truncate {
                 self.strip_set_id(caller, &node, convert::node_id(ino))?;
@@ -119,8 +133,19 @@ impl Server {
         face.opens += 1;
         if is_writing(flags) {
             face.writers += 1;
+        } else if handle(flags) == PROGRAM {
+            face.programs += 1;
         }
         Ok(opened)
+    }
+
+    /// The kernel keeps writers away from a running program, but looks for one only after OPEN where a file is opened to
+    /// be read and truncated.
+    fn refuse_running(&self, id: NodeId) -> Result<()> {
+        match self.faces.known(id) {
+            Some(face) if face.lock().programs > 0 => Err(Error::refused("truncate", Os::TXTBSY)),
+            _ => Ok(()),
+        }
     }
 
     /// After a write or truncation that the kernel did not announce as one that clears set-id bits.
@@ -247,6 +272,8 @@ impl Server {
         if fh == WRITER {
             face.writers = face.writers.saturating_sub(1);
             face.maybe_mapped |= matches!(face.way, Way::Direct(_));
+        } else if fh == PROGRAM {
+            face.programs = face.programs.saturating_sub(1);
         }
         if face.opens == 0 {
             let way = std::mem::take(&mut face.way);

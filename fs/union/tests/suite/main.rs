@@ -14,3 +14,4 @@ mod kit;
 mod library;
 mod mapping;
 mod mounted;
+mod posix;

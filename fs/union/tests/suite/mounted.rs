@@ -19,7 +19,7 @@ fn open_rw(path: &Path) -> File {
         .unwrap()
 }
 
-fn without_passthrough() -> MountOptions {
+pub(crate) fn without_passthrough() -> MountOptions {
     MountOptions {
         passthrough: Passthrough::Off,
         ..MountOptions::default()

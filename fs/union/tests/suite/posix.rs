@@ -1,0 +1,104 @@
+//! What a plain directory does and a union must do too, where it takes something of its own.
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use mille_union::fuse::MountOptions;
+
+use crate::kit::{Stage, require_root};
+use crate::mounted::without_passthrough;
+
+/// The device that overlays use as their whiteout is one that anybody with the right can make.
+#[test]
+fn root_fuse_a_device_that_looks_like_a_whiteout_is_a_device() {
+    require_root();
+    let mut stage = Stage::new(2, "echo low > l1/gone; mkdir l1/d");
+    stage.features.null_devices = true;
+    let mounted = stage.mount();
+    stage.shell(
+        "rm m/gone; umask 027; mknod m/gone c 0 0; mknod m/new c 0 0; ln m/new m/other; mv m/new m/d/new; \
+         chown 5:6 m/other; chmod 604 m/other",
+    );
+    let seen = "for f in gone other d/new; do stat -c '%n %F %t:%T %a %u:%g %h' m/$f; done";
+    let want = "gone character special file 0:0 640 0:0 1\n\
+                other character special file 0:0 604 5:6 2\n\
+                d/new character special file 0:0 604 5:6 2\n";
+    let want: String = want.lines().map(|line| format!("m/{line}\n")).collect();
+    assert_eq!(stage.shell(seen), want);
+    assert_eq!(
+        stage.shell("ls m m/d | xargs"),
+        "m: d gone other m/d: new\n"
+    );
+    mounted.unmount().unwrap();
+    // Stored as what nobody takes for a whiteout.
+    assert_eq!(
+        stage.shell("stat -c %F u/gone u/d/new | sort -u"),
+        "regular empty file\n"
+    );
+    let mounted = stage.mount();
+    assert_eq!(stage.shell(seen), want);
+    mounted.unmount().unwrap();
+    // The same below another upper, from where it is copied up.
+    stage.shell("rm -r l2; mv u l2; mkdir u; rm -r w; mkdir w");
+    let mounted = stage.mount();
+    assert_eq!(stage.shell(seen), want);
+    stage.shell("touch -d @1 m/gone; chmod 600 m/other; rm m/gone; no test -e m/gone");
+    assert_eq!(
+        stage.shell("stat -c '%F %t:%T %a %u:%g %h' m/d/new"),
+        "character special file 0:0 600 5:6 2\n"
+    );
+    mounted.unmount().unwrap();
+}
+
+#[test]
+fn root_fuse_a_device_that_would_be_a_whiteout_is_refused_where_layers_become_archives() {
+    require_root();
+    let stage = Stage::new(1, "echo low > l1/f");
+    let mounted = stage.mount();
+    stage.shell("no mknod m/new c 0 0; no test -e m/new");
+    mounted.unmount().unwrap();
+}
+
+/// The kernel leaves it to us: it asks for the truncation first and for the program afterwards.
+#[test]
+fn root_fuse_a_running_program_is_not_truncated_by_a_reader() {
+    require_root();
+    for options in [MountOptions::default(), without_passthrough()] {
+        let stage = Stage::new(1, "cp /bin/sleep l1/low");
+        let mounted = stage.mount_with(&options);
+        stage.shell("cp /bin/sleep m/new");
+        for name in ["low", "new"] {
+            let path = stage.path("m").join(name);
+            let open = |write: bool| {
+                let mut options = File::options();
+                options.read(true).write(write);
+                options.custom_flags(libc::O_TRUNC).open(&path)
+            };
+            let mut program = Command::new(&path).arg("60").spawn().unwrap();
+            for write in [false, true] {
+                let refused = open(write).unwrap_err();
+                assert_eq!(
+                    refused.raw_os_error(),
+                    Some(libc::ETXTBSY),
+                    "{name} {write}"
+                );
+            }
+            let size = path.metadata().unwrap().len();
+            assert_eq!(size, Path::new("/bin/sleep").metadata().unwrap().len());
+            assert_eq!(program.try_wait().unwrap(), None);
+            program.kill().unwrap();
+            program.wait().unwrap();
+            // The kernel tells of the end a little later.
+            let end = Instant::now() + Duration::from_secs(5);
+            while open(false).is_err() {
+                assert!(Instant::now() < end, "{name} is held for ever");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(path.metadata().unwrap().len(), 0);
+        }
+        mounted.unmount().unwrap();
+    }
+}
