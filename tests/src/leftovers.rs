@@ -11,15 +11,20 @@ const GRACE: Duration = Duration::from_secs(5);
 pub fn below(directory: &Path) -> Vec<String> {
     let start = Instant::now();
     loop {
-        let found: Vec<String> = mounts(directory)
-            .into_iter()
-            .chain(processes(directory))
-            .collect();
+        let found = now(directory);
         if found.is_empty() || start.elapsed() > GRACE {
             return found;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// As [`below`], without waiting.
+pub fn now(directory: &Path) -> Vec<String> {
+    mounts(directory)
+        .into_iter()
+        .chain(processes(directory))
+        .collect()
 }
 
 /// Ends what [`below`] found, so that one failing test does not spoil the next.

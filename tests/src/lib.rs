@@ -9,6 +9,7 @@ pub mod mapping;
 pub mod program;
 pub mod rootfs;
 pub mod store;
+pub mod tracer;
 pub mod tree;
 
 pub use program::{Outcome, Who};

@@ -171,3 +171,33 @@ fn root_image_commands() {
     );
     assert_eq!(store.line("images -q").ok(), "");
 }
+
+#[test]
+fn root_fuse_exec_ids_are_those_that_run() {
+    exec_ids(Who::Root);
+}
+
+#[test]
+fn user_fuse_exec_ids_are_those_that_run() {
+    exec_ids(Who::Ordinary);
+}
+
+fn exec_ids(who: Who) {
+    let store = Store::with_busybox(who);
+    store.line("run -d --name c1 bb sleep 1000").ok();
+    let ids = || {
+        let outcome = store
+            .mille(["inspect", "-f", "{{json .ExecIDs}}", "c1"])
+            .ok();
+        serde_json::from_str::<Option<Vec<String>>>(&outcome).unwrap()
+    };
+    assert_eq!(ids(), None);
+    store.line("exec -d c1 sleep 1000").ok();
+    let one = ids().unwrap();
+    assert!(one.len() == 1 && one[0].len() == 64, "{one:?}");
+    store.line("exec c1 true").ok();
+    assert_eq!(ids().unwrap(), one);
+    store.line("exec c1 killall sleep").ok();
+    assert_eq!(ids(), None);
+    store.line("rm -f c1").ok();
+}

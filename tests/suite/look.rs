@@ -20,6 +20,16 @@ fn root_fuse_an_image_is_mounted_and_unmounted() {
 }
 
 #[test]
+fn user_fuse_an_image_is_mounted_and_unmounted() {
+    let store = Store::with_busybox(Who::Ordinary);
+    let outcome = store.script(
+        "mkdir mnt; $mille mount bb mnt && cat mnt/t/a mnt/etc/issue && touch mnt/x; $mille umount mnt; ls -A mnt",
+    );
+    assert_eq!(outcome.out(), "a\nBusybox\nmnt", "{}", outcome.err());
+    assert_ne!(outcome.err(), "", "something was written into an image");
+}
+
+#[test]
 fn root_fuse_a_container_is_mounted_with_its_changes() {
     let store = Store::with_busybox(Who::Root);
     store

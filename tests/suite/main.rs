@@ -10,5 +10,6 @@ mod differential;
 mod inspect;
 mod look;
 mod peers;
+mod sudden;
 mod tidy;
 mod walkthrough;

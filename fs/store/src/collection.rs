@@ -23,23 +23,23 @@ impl Store {
     pub fn collect(&self, pinned: &[DiffId]) -> Result<Collected, Error> {
         let _lock = self.lock_exclusive()?;
         let mut collected = Collected::default();
-        for path in self.leftovers()? {
+        let leftovers = self.leftovers()?;
+        match self.needed(pinned.iter().copied()) {
+            Ok(needed) => {
+                for layer in self.all_layers()?.difference(&needed) {
+                    collected.bytes += self.layer_size(layer).unwrap_or(0);
+                    self.delete_layer(layer)?;
+                    collected.layers.push(*layer);
+                }
+                self.collect_indexes()?;
+            }
+            Err(error) => collected.withheld = Some(error.to_string()),
+        }
+        // Last: as long as they are there, whoever comes after a killed collection knows that it was not finished.
+        for path in leftovers {
             remove_tree(&path)?;
             collected.staging += 1;
         }
-        let needed = match self.needed(pinned.iter().copied()) {
-            Ok(needed) => needed,
-            Err(error) => {
-                collected.withheld = Some(error.to_string());
-                return Ok(collected);
-            }
-        };
-        for layer in self.all_layers()?.difference(&needed) {
-            collected.bytes += self.layer_size(layer).unwrap_or(0);
-            self.delete_layer(layer)?;
-            collected.layers.push(*layer);
-        }
-        self.collect_indexes()?;
         Ok(collected)
     }
 

@@ -40,6 +40,7 @@ impl Store {
         let created = options.created.unwrap_or_else(jiff::Timestamp::now);
         let config = import_config(config, layer.diff_id, comment, platform, created);
         let _lock = self.lock_shared()?;
+        let _work = self.begin()?;
         self.place_layers(vec![layer])?;
         let id = self.add_image(&config, None)?;
         if let Some(name) = &options.name {

@@ -40,6 +40,7 @@ pub use load::is_unpacked;
 pub use lock::StoreLock;
 pub use progress::{Phase, Progress, STRIDE, Silent, Step};
 pub use reference::{Reference, ReferenceError};
+pub use staging::Work;
 pub use store::{MarkSpace, Ownership, Store, StoreOptions};
 pub use types::{
     Collected, ContainerUse, Finding, FsckReport, ImportOptions, LayerInfo, LoadEvent, LoadOptions,

@@ -172,11 +172,12 @@ impl Removal<'_> {
             .read_config(id)
             .map(|(_, config)| config.layers().to_vec())
             .unwrap_or_default();
-        self.store.take_away(&self.store.image_home(id))?.remove()?;
+        // It stays in the staging area until its layers are gone: should this process be killed, they are collected.
+        let gone = self.store.take_away(&self.store.image_home(id))?;
         removed.push(Removed::Deleted(id.to_string()));
         // Another image that cannot be read may need any of them.
         let Ok(needed) = self.store.needed(self.pinned()) else {
-            return Ok(());
+            return gone.remove();
         };
         let chains = self.chains_in_use()?;
         for chain in ChainId::chain(&layers).iter().rev() {
@@ -187,7 +188,7 @@ impl Removal<'_> {
         for layer in layers.iter().filter(|layer| !needed.contains(*layer)) {
             self.store.delete_layer(layer)?;
         }
-        Ok(())
+        gone.remove()
     }
 
     fn pinned(&self) -> impl Iterator<Item = DiffId> {

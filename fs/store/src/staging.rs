@@ -29,7 +29,22 @@ pub(crate) struct Staged {
     placed: bool,
 }
 
+/// Says that something is being done in several steps. Left behind by a killed process, it makes the next command collect
+/// what the steps so far have made or left without a use, such as a layer that no image refers to yet.
+#[derive(Debug)]
+pub struct Work {
+    _staged: Staged,
+}
+
 impl Store {
+    /// Begins something that takes several steps.
+    ///
+    /// # Errors
+    /// The staging area cannot be written.
+    pub fn begin(&self) -> Result<Work, Error> {
+        self.stage().map(|staged| Work { _staged: staged })
+    }
+
     /// Makes an empty directory in the staging area. Holds the shared lock for a moment only.
     pub(crate) fn stage(&self) -> Result<Staged, Error> {
         // A collection must not see it between its making and its locking.
@@ -64,11 +79,20 @@ impl Store {
     }
 
     /// Moves an existing directory to the staging area, so that it is gone under its name at once, whatever happens to
-    /// its files.
+    /// its files. Nothing is made for that: a full disk is no obstacle to removing.
     pub(crate) fn take_away(&self, from: &Path) -> Result<Staged, Error> {
-        let staged = self.stage()?;
-        fs::rename(from, staged.path.join("old")).at("move away", from)?;
-        Ok(staged)
+        let directory = File::open(from).at("open", from)?;
+        directory.lock().at("lock", from)?;
+        let name = from.file_name().unwrap_or_default().to_string_lossy();
+        // Unlike anything that a killed process of the same number may have left.
+        let moment = jiff::Timestamp::now().as_nanosecond();
+        let path = self.staging().join(format!("r-{moment:x}-{name}"));
+        fs::rename(from, &path).at("move away", from)?;
+        Ok(Staged {
+            path,
+            directory,
+            placed: false,
+        })
     }
 }
 

@@ -100,6 +100,60 @@ fn an_image_goes_elsewhere_and_back_with_the_same_bytes() {
 }
 
 #[test]
+fn ids_are_told_only_of_an_archive_without_any_name() {
+    let here = tempfile::tempdir().unwrap();
+    let here = store(here.path());
+    let (a, b) = (
+        import(&here, "a:1", &[("a", "1")]),
+        import(&here, "b:1", &[("b", "2")]),
+    );
+    for (items, want) in [
+        (
+            [a.short(), b.short()],
+            vec![LoadEvent::LoadedId(a), LoadEvent::LoadedId(b)],
+        ),
+        (
+            [a.short(), "b:1".to_owned()],
+            vec![LoadEvent::Loaded(Reference::parse("b:1").unwrap())],
+        ),
+    ] {
+        let there = tempfile::tempdir().unwrap();
+        let there = store(there.path());
+        let archive = save(&here, &[&items[0], &items[1]]);
+        assert_eq!(load(&there, archive).unwrap(), want);
+        assert_eq!(there.images().unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn what_a_killed_commit_has_added_is_collected_by_its_mark() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path());
+    let work = store.begin().unwrap();
+    let layer = store
+        .add_layer(Cursor::new(tar_of(&[("a", "1")])), None)
+        .unwrap();
+    assert!(!store.has_leftovers().unwrap(), "its maker lives");
+    // What a killed process leaves: its directory without its lock.
+    std::mem::forget(work);
+    let staging = directory.path().join("staging");
+    let mark = std::fs::read_dir(&staging)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    std::fs::remove_dir(mark.path()).unwrap();
+    std::fs::create_dir(mark.path()).unwrap();
+    assert!(store.has_leftovers().unwrap());
+    let collected = store.collect(&[]).unwrap();
+    assert_eq!(
+        (collected.layers, collected.staging),
+        (vec![layer.diff_id], 1)
+    );
+    assert!(!store.has_leftovers().unwrap());
+}
+
+#[test]
 fn compressed_archives_and_layers_are_taken() {
     let here = tempfile::tempdir().unwrap();
     let here = store(here.path());

@@ -4,7 +4,7 @@
 //! a freezer for us, held still meanwhile (see [`crate::freeze`]); without one it goes on, and each file is taken as it
 //! is at its moment, as `--pause=false` does.
 
-use mille_store::config::{ImageConfig, RootFs, apply_changes, host_architecture};
+use mille_store::config::{History, ImageConfig, RootFs, apply_changes, host_architecture};
 use mille_store::{Commit, DiffId, Digest, Image, ImageId, commit_config};
 
 use crate::changes::{look, write_changes, write_tree};
@@ -32,6 +32,7 @@ pub(crate) fn commit(
     }
     // Until the image refers to the new layer, nobody may collect it.
     let _store = engine.store.lock_shared()?;
+    let _work = engine.store.begin()?;
     let layer = add_changes(engine, &container, options.pause)?;
     let config = commit_config(&Commit {
         base: &base,
@@ -117,10 +118,20 @@ pub(crate) fn flatten(engine: &Engine, id: &ImageId) -> Result<ImageId> {
     let image = engine.store.image(id)?;
     let view = engine.image_stack(id)?.open_base()?;
     let _store = engine.store.lock_shared()?;
+    let _work = engine.store.begin()?;
     let info = engine
         .store
         .add_layer_written(None, |out| Ok(write_tree(&view, out)?))?;
-    let mut config = image.config;
+    let config = flattened(image.config, id, info.diff_id);
+    let bytes = serde_json::to_vec(&config).map_err(|source| Error::Record {
+        path: engine.layout.root.clone(),
+        source,
+    })?;
+    Ok(engine.store.add_image(&bytes, None)?)
+}
+
+/// Returns the configuration of an image whose layers have become one.
+fn flattened(mut config: ImageConfig, id: &ImageId, layer: DiffId) -> ImageConfig {
     if let Some(labels) = config
         .config
         .as_mut()
@@ -130,14 +141,55 @@ pub(crate) fn flatten(engine: &Engine, id: &ImageId) -> Result<ImageId> {
     }
     config.rootfs = Some(RootFs {
         kind: "layers".to_owned(),
-        diff_ids: vec![info.diff_id],
+        diff_ids: vec![layer],
         ..RootFs::default()
     });
-    config.history.retain(|step| !step.empty_layer);
-    config.history.truncate(1);
-    let bytes = serde_json::to_vec(&config).map_err(|source| Error::Record {
-        path: engine.layout.root.clone(),
-        source,
-    })?;
-    Ok(engine.store.add_image(&bytes, None)?)
+    // As docker's squash: every step stays told, and the layer is of a last one.
+    for step in &mut config.history {
+        step.empty_layer = true;
+    }
+    config.history.push(History {
+        created: config.created.clone(),
+        comment: format!("merge {id}"),
+        ..History::default()
+    });
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flattened_image_has_one_step_with_a_layer() {
+        let id = ImageId::from(Digest::of(b"image"));
+        let layer = DiffId::from(Digest::of(b"layer"));
+        let step = |comment: &str, empty_layer| History {
+            comment: comment.to_owned(),
+            empty_layer,
+            ..History::default()
+        };
+        // The first is a commit of what stands on the machine's root alone and changed nothing.
+        for history in [
+            vec![],
+            vec![step("a", true)],
+            vec![step("a", false), step("b", true)],
+        ] {
+            let count = history.len();
+            let config = ImageConfig {
+                history,
+                ..ImageConfig::default()
+            };
+            let flat = flattened(config, &id, layer);
+            assert_eq!(flat.layers(), [layer]);
+            assert_eq!(flat.history.len(), count + 1);
+            let with_layer = flat.history.iter().filter(|step| !step.empty_layer);
+            assert_eq!(
+                with_layer
+                    .map(|step| step.comment.clone())
+                    .collect::<Vec<_>>(),
+                [format!("merge {id}")]
+            );
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use mille_store::config::{ContainerConfig, merge};
 use mille_store::{DiffId, Image};
@@ -197,22 +198,35 @@ pub(crate) fn rename(engine: &Engine, id: &ContainerId, new_name: &str) -> Resul
     names::release(&engine.layout, &old, id)
 }
 
+/// How long one try to get hold of a container's files takes: in the meantime it may have been started.
+const TRY: Duration = Duration::from_millis(50);
+
 /// Removes a container, killing it first where that is asked for.
 pub(crate) fn remove(engine: &Engine, id: &ContainerId, force: bool) -> Result<()> {
     let paths = engine.layout.container(id);
-    let container = engine.load(id)?;
-    if container.is_running() {
-        if !force {
-            return Err(Error::RemoveRunning(id.to_string()));
+    let mut container = engine.load(id)?;
+    let deadline = Instant::now() + crate::stop::GRACE;
+    loop {
+        if container.is_running() {
+            if !force {
+                return Err(Error::RemoveRunning(id.to_string()));
+            }
+            engine.kill_and_wait(&container)?;
         }
-        engine.kill_and_wait(&container)?;
-    }
-    match Lock::take_within(&paths.lock(), crate::stop::GRACE) {
-        Ok(Some(lock)) => removal::remove(&engine.layout, id, lock),
-        // Its own `--rm`, or somebody else, was quicker: the lock is held, or went with the directory.
-        Ok(None) | Err(_) if !paths.record().exists() => Ok(()),
-        Ok(None) => Err(Error::RemovalInProgress(id.to_string())),
-        Err(error) => Err(error),
+        match Lock::take_within(&paths.lock(), TRY) {
+            Ok(Some(lock)) => return removal::remove(&engine.layout, id, lock),
+            // Its own `--rm`, or somebody else, was quicker: the lock is held, or went with the directory.
+            Ok(None) | Err(_) if !paths.record().exists() => return Ok(()),
+            Ok(None) if Instant::now() >= deadline => {
+                return Err(Error::RemovalInProgress(id.to_string()));
+            }
+            Ok(None) => {}
+            Err(error) => return Err(error),
+        }
+        container = match engine.load(id) {
+            Err(Error::NoSuchContainer(_)) => return Ok(()),
+            found => found?,
+        };
     }
 }
 

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::exec_records::Running;
 use crate::ids::ContainerId;
 use crate::message::Message;
 use crate::monitor::descriptors;
@@ -48,10 +49,17 @@ pub(crate) fn exec(
     let (stdio, ours) = pipes(options, io).map_err(Error::system("make pipes"))?;
     let init = Pid::from_raw(state.state.pid);
     let mut child = mille_sandbox::exec(init, &spec, stdio).map_err(|error| refused(&error, id))?;
+    // It runs already: an unwritable record is no reason to leave it alone.
+    let record = Running::note(&engine.layout.container(id), child.pid().as_raw());
     if options.detach {
         return Ok(0);
     }
     let ended = Relay::new(&mut child, ours, options, io).and_then(|mut relay| relay.run());
+    if !matches!(ended, Ok(Ended::Detached))
+        && let Err(error) = record.and_then(Running::forget)
+    {
+        log::warn!("record of a command in {id}: {error}");
+    }
     match ended.map_err(Error::system("carry the command's streams"))? {
         Ended::Exited(code) => Ok(code),
         Ended::Detached => Ok(0),

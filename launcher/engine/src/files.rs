@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
@@ -42,6 +42,23 @@ pub(crate) fn replace_json<T: Serialize>(directory: &Path, name: &str, value: &T
         source,
     })?;
     replace(directory, name, &content, PRIVATE)
+}
+
+/// Writes a JSON file over an old one, in the space that has already. What is longer than the new one is made blank.
+///
+/// # Errors
+/// There is no old one, or it has no room for more.
+pub(crate) fn overwrite_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let mut content = serde_json::to_vec(value).map_err(|source| Error::Record {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let failed = |error| Error::io("write", path)(error);
+    let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let length = usize::try_from(length).unwrap_or_default();
+    content.resize(content.len().max(length), b' ');
+    file.write_all_at(&content, 0).map_err(failed)
 }
 
 /// Reads a JSON file; `None` when it does not exist.
@@ -211,5 +228,14 @@ mod tests {
             Some(8)
         );
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        let path = directory.path().join("n.json");
+        replace_json(directory.path(), "n.json", &"a long text").unwrap();
+        overwrite_json(&path, &1_u32).unwrap();
+        assert_eq!(read_json::<u32>(&path).unwrap(), Some(1));
+        overwrite_json(&path, &"longer again than before").unwrap();
+        assert_eq!(
+            read_json::<String>(&path).unwrap().as_deref(),
+            Some("longer again than before")
+        );
     }
 }

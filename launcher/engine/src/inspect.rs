@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 use mille_store::config::ContainerConfig;
 
-use crate::changes;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::host_config::HostConfig;
 use crate::launch::Bind;
 use crate::state::{NEVER, State};
+use crate::{changes, exec_records};
 
 /// Everything `inspect` shows of a container; serialise it.
 #[derive(Debug, Clone, Serialize)]
@@ -128,7 +128,7 @@ pub(crate) fn inspect(engine: &Engine, container: &Container, sizes: bool) -> Re
         mount_label: "",
         process_label: "",
         app_armor_profile: "",
-        exec_ids: None,
+        exec_ids: Some(exec_records::list(&paths)?).filter(|ids| !ids.is_empty()),
         host_config: container.host_config.clone(),
         graph_driver: GraphDriver {
             data: GraphData {

@@ -32,6 +32,11 @@ impl Layout {
         self.root.join("container-names")
     }
 
+    /// One file per mount of people's own.
+    pub(crate) fn served(&self) -> PathBuf {
+        self.run.join("mounts")
+    }
+
     /// The layer with mount points and stubs that all containers have between image and upper.
     pub(crate) fn init_layer(&self) -> PathBuf {
         self.root.join("init-layer")
@@ -117,6 +122,11 @@ impl ContainerPaths {
 
     pub(crate) fn etc(&self, file: &str) -> PathBuf {
         self.directory.join(file)
+    }
+
+    /// One file per further command that runs in it.
+    pub(crate) fn execs(&self) -> PathBuf {
+        self.run.join("execs")
     }
 
     /// The monitor's socket.

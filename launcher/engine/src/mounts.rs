@@ -21,6 +21,7 @@ use crate::engine::{Engine, Mode};
 use crate::error::{Error, Result};
 use crate::monitor::{Outcome, Reporter, descriptors, detach, receive};
 use crate::options::MountSource;
+use crate::served::Served;
 use crate::{open, sys};
 
 /// What the mount table shows as type of our mounts.
@@ -61,16 +62,19 @@ pub(crate) fn mount(engine: &Engine, source: &MountSource, directory: &Path) -> 
 fn serve(engine: &Engine, source: &MountSource, directory: &Path, reporter: Reporter) -> ! {
     let log = engine.layout.run.join("mounts.log");
     let begun = detach(&log, &[reporter.as_fd()]).and_then(|()| {
-        if engine.mode == Mode::Root {
-            begin(engine, source, directory)
+        let served = Served::note(&engine.layout, directory)?;
+        let mounted = if engine.mode == Mode::Root {
+            begin(engine, source, directory)?
         } else {
-            begin_outside(engine, source, directory)
-        }
+            begin_outside(engine, source, directory)?
+        };
+        Ok((served, mounted))
     });
     let code = match begun {
-        Ok(mounted) => {
+        Ok((served, mounted)) => {
             reporter.send(&Outcome::Running);
-            match mounted.wait() {
+            let ended = mounted.wait().map_err(Error::Union);
+            match ended.and_then(|()| served.forget()) {
                 Ok(()) => 0,
                 Err(error) => {
                     log::error!("serve {}: {error}", directory.display());
@@ -232,7 +236,25 @@ pub(crate) fn umount(engine: &Engine, directory: &Path) -> Result<()> {
     }
 }
 
-fn is_ours(directory: &Path) -> Result<bool> {
+/// Takes away a mount whose server is gone: nobody can be using it.
+pub(crate) fn detach_dead(mode: Mode, directory: &Path) -> Result<()> {
+    if mode == Mode::Root {
+        return umount2(directory, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)
+            .map_err(|errno| Error::io("unmount", directory)(errno.into()));
+    }
+    let output = Command::new("fusermount3")
+        .args(["-u", "-z", "--"])
+        .arg(directory)
+        .output()
+        .map_err(Error::io("run fusermount3 for", directory))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::Invalid(text))
+}
+
+pub(crate) fn is_ours(directory: &Path) -> Result<bool> {
     let path = Path::new("/proc/self/mountinfo");
     let mounts = fs::read_to_string(path).map_err(Error::io("read", path))?;
     Ok(mounts.lines().any(|line| is_mount_of_ours(line, directory)))

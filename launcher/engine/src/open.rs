@@ -16,7 +16,7 @@ use crate::init_layer::Dialect;
 use crate::layout::Layout;
 use crate::options::{Access, EngineOptions};
 use crate::removal::{SweepOptions, sweep};
-use crate::run_directory;
+use crate::{run_directory, served};
 
 /// Opens the engine.
 pub(crate) fn open(options: &EngineOptions) -> Result<Engine> {
@@ -27,6 +27,8 @@ pub(crate) fn open(options: &EngineOptions) -> Result<Engine> {
     let root = fs::canonicalize(&root).map_err(Error::io("resolve", &root))?;
     let (run, new_run) = run_directory::ensure(&root)?;
     let layout = Layout { root, run };
+    // Before the namespace is entered: these mounts are outside.
+    served::sweep(&layout, if real_root { Mode::Root } else { Mode::Range })?;
     let (mode, inside) = enter(&layout, options.access, real_root)?;
     let store = Store::open(&layout.root, store_options(mode))?;
     for directory in [layout.containers(), layout.staging(), layout.names()] {

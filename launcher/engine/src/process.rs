@@ -11,6 +11,8 @@ pub(crate) struct Stat {
     pub(crate) parent: i32,
     /// When it started, in clock ticks since boot.
     pub(crate) start: u64,
+    /// It has ended, and waits to be reaped.
+    pub(crate) dead: bool,
 }
 
 /// Reads a process's parent and start; `None` when it is gone.
@@ -23,10 +25,15 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
 fn parse(text: &str) -> Option<Stat> {
     let (_, after) = text.rsplit_once(')')?;
     let mut fields = after.split_whitespace();
-    // proc_pid_stat(5): field 3 is the first here, 4 the parent, 22 the start.
-    let parent = fields.nth(1)?.parse().ok()?;
+    // proc_pid_stat(5): field 3, the state, is the first here, 4 the parent, 22 the start.
+    let dead = matches!(fields.next()?, "Z" | "X");
+    let parent = fields.next()?.parse().ok()?;
     let start = fields.nth(17)?.parse().ok()?;
-    Some(Stat { parent, start })
+    Some(Stat {
+        parent,
+        start,
+        dead,
+    })
 }
 
 /// Opens a process if it is still the one that started at `start`.
@@ -53,7 +60,8 @@ mod tests {
             parse(text),
             Some(Stat {
                 parent: 5,
-                start: 123_456
+                start: 123_456,
+                dead: false,
             })
         );
     }

@@ -118,8 +118,23 @@ pub(crate) fn read_state(paths: &ContainerPaths) -> Result<StateRecord> {
 }
 
 /// Writes the state; the caller holds the container's lock.
+///
+/// On a full disk it is written over the old one: how a container ended is worth more than that a reader in the same
+/// microsecond, which would take it for never written, sees it whole.
 pub(crate) fn write_state(paths: &ContainerPaths, state: &StateRecord) -> Result<()> {
-    files::replace_json(&paths.directory, ContainerPaths::STATE, state)
+    match files::replace_json(&paths.directory, ContainerPaths::STATE, state) {
+        Err(Error::Io { source, .. }) if is_full(&source) => {
+            files::overwrite_json(&paths.state(), state)
+        }
+        written => written,
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Writes the record.

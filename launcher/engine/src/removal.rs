@@ -129,6 +129,7 @@ fn remove_staged(staged: &ContainerPaths) -> Result<()> {
 /// Removes a container's run-time directory; what its monitor had to say is kept beside the container's log.
 pub(crate) fn remove_run_directory(paths: &ContainerPaths) -> Result<()> {
     keep_notes(paths)?;
+    files::remove_tree(&paths.execs())?;
     let (socket, notes) = (paths.socket(), paths.monitor_notes());
     for file in [&socket, &notes] {
         tolerate_missing(fs::remove_file(file)).map_err(Error::io("remove", file))?;

@@ -95,6 +95,7 @@ impl Store {
         }
         // What nobody asked for goes before the disk is asked to keep the rest.
         drop(members);
+        let _work = self.begin()?;
         self.place_layers(layers.into_values().collect())?;
         self.publish(images, events)
     }
@@ -156,6 +157,12 @@ impl Store {
                 names: image.names,
             });
         }
+        // As docker: ids are told only of an archive in which nothing has a name.
+        if loaded.iter().all(|image| image.names.is_empty()) {
+            for image in &loaded {
+                events(LoadEvent::LoadedId(image.id));
+            }
+        }
         // A parent may come after its child.
         for (child, parent) in families {
             if loaded.iter().any(|image| image.id == parent) {
@@ -179,9 +186,6 @@ impl Store {
                 });
             }
             events(LoadEvent::Loaded(name.clone()));
-        }
-        if names.is_empty() {
-            events(LoadEvent::LoadedId(*id));
         }
         Ok(())
     }

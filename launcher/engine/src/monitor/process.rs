@@ -52,18 +52,31 @@ pub(crate) struct Job {
 impl Job {
     /// Is the monitor: never returns.
     pub(crate) fn run(self) -> ! {
+        let paths = self.layout.container(&self.container.id);
+        // First of all: without the lock the run-time directory looks like a leftover, which any command may clear.
+        let lock = match Lock::take_within(&paths.lock(), HANDOVER) {
+            Ok(Some(lock)) if paths.record().exists() => lock,
+            Ok(_) => {
+                self.reporter.send(&Outcome::Busy);
+                sys::exit_now(0);
+            }
+            Err(error) => {
+                self.reporter.send(&failed(&error));
+                sys::exit_now(1);
+            }
+        };
         let kept: Vec<_> = self
             .attached
             .iter()
             .map(|(fd, _)| fd.as_fd())
-            .chain([self.reporter.as_fd()])
+            .chain([self.reporter.as_fd(), lock.as_fd()])
             .collect();
-        let paths = self.layout.container(&self.container.id);
         let detached = files::make_directory(&paths.run, 0o700)
             .and_then(|_| detach(&paths.monitor_notes(), &kept));
         let code = match detached {
-            Ok(()) => self.live(&paths),
+            Ok(()) => self.live(&paths, lock),
             Err(error) => {
+                note(removal::remove_run_directory(&paths));
                 self.reporter.send(&failed(&error));
                 1
             }
@@ -71,7 +84,7 @@ impl Job {
         sys::exit_now(code)
     }
 
-    fn live(self, paths: &ContainerPaths) -> i32 {
+    fn live(self, paths: &ContainerPaths, lock: Lock) -> i32 {
         let Self {
             layout,
             container,
@@ -80,17 +93,6 @@ impl Job {
             attached,
             reporter,
         } = self;
-        let lock = match Lock::take_within(&paths.lock(), HANDOVER) {
-            Ok(Some(lock)) if paths.record().exists() => lock,
-            Ok(_) => {
-                reporter.send(&Outcome::Busy);
-                return 0;
-            }
-            Err(error) => {
-                reporter.send(&failed(&error));
-                return 1;
-            }
-        };
         let mut life = Life {
             layout: &layout,
             paths,

@@ -24,7 +24,8 @@ pub(crate) const VERB: Verb = Verb {
 
 fn mount(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let words = words(matches);
-    let engine = context.layers()?;
+    // As an ordinary user a mount made inside the user namespace would be seen by nobody.
+    let engine = context.records()?;
     // A container's name is the nearer one; an image can always be given with its tag.
     let source = match engine.find(&words[0]) {
         Ok(container) => MountSource::Container(container.id),

@@ -1,11 +1,14 @@
 //! Where an archive goes: a file that appears only when it is whole, or standard output, but no terminal.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::failure::Failure;
 use crate::output::{Watched, complain, go_io_error};
@@ -24,9 +27,11 @@ pub(crate) struct Destination {
 enum Kind {
     File {
         out: BufWriter<File>,
-        aside: PathBuf,
-        path: PathBuf,
-        done: bool,
+        /// Opened with the file: the mount namespace may be another one at the end, where the two were strangers.
+        directory: OwnedFd,
+        /// The name it has meanwhile; none where the file system has files without one, which go with their writer.
+        aside: Option<OsString>,
+        name: OsString,
     },
     /// An existing device or pipe, written in place.
     Special(BufWriter<File>),
@@ -65,11 +70,24 @@ impl Destination {
         self.bar.finish_and_clear();
         self.writer().flush()?;
         if let Kind::File {
-            aside, path, done, ..
+            out,
+            directory,
+            aside,
+            name,
         } = &mut self.kind
         {
-            std::fs::rename(&*aside, &*path)?;
-            *done = true;
+            if aside.is_none() {
+                if link(out.get_ref(), directory, name)? {
+                    return Ok(());
+                }
+                // Something has the name already: only a rename replaces it.
+                let other = beside(name);
+                link(out.get_ref(), directory, &other)?;
+                *aside = Some(other);
+            }
+            let aside = aside.as_deref().unwrap_or_default();
+            rustix::fs::renameat(&*directory, aside, &*directory, &*name)
+                .map_err(io::Error::from)?;
         }
         Ok(())
     }
@@ -87,10 +105,7 @@ fn check(path: &Path) -> Result<(), String> {
     if path.is_dir() {
         return Err("cannot write to a directory".to_owned());
     }
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let directory = directory(path);
     match std::fs::metadata(directory) {
         Ok(_) => Ok(()),
         Err(error) => Err(format!(
@@ -101,6 +116,12 @@ fn check(path: &Path) -> Result<(), String> {
     }
 }
 
+fn directory(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
 fn file(path: &str) -> io::Result<Kind> {
     let path = PathBuf::from(path);
     if path.metadata().is_ok_and(|meta| !meta.is_file()) {
@@ -109,23 +130,44 @@ fn file(path: &str) -> io::Result<Kind> {
     }
     // A link keeps pointing where it points: its target is replaced.
     let path = std::fs::canonicalize(&path).unwrap_or(path);
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let aside = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let out = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&aside)?;
-    out.set_permissions(Permissions::from_mode(0o600))?;
+    let name = path.file_name().unwrap_or_default().to_owned();
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory(&path), flags, Mode::empty())?;
+    let (flags, mode) = (OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    let (out, aside) = match rustix::fs::openat(&directory, ".", flags | OFlags::TMPFILE, mode) {
+        Ok(out) => (out, None),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+            let aside = beside(&name);
+            let flags = flags | OFlags::CREATE | OFlags::EXCL;
+            let out = rustix::fs::openat(&directory, &aside, flags, mode)?;
+            (out, Some(aside))
+        }
+        Err(errno) => return Err(errno.into()),
+    };
     Ok(Kind::File {
-        out: BufWriter::with_capacity(BUFFER_BYTES, out),
+        out: BufWriter::with_capacity(BUFFER_BYTES, File::from(out)),
+        directory,
         aside,
-        path,
-        done: false,
+        name,
     })
+}
+
+/// The name of a file that is not whole yet.
+fn beside(name: &OsStr) -> OsString {
+    let mut beside = OsString::from(".");
+    beside.push(name);
+    beside.push(format!(".{}", std::process::id()));
+    beside
+}
+
+/// Gives a file without a name one; returns whether it was free.
+fn link(file: &File, directory: &OwnedFd, name: &OsStr) -> io::Result<bool> {
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match rustix::fs::linkat(CWD, open, directory, name, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Bytes written so far, when standard error is a terminal.
@@ -157,19 +199,48 @@ impl Write for Destination {
 impl Drop for Destination {
     fn drop(&mut self) {
         if let Kind::File {
-            aside, done: false, ..
+            aside: Some(aside),
+            directory,
+            ..
         } = &self.kind
-            && let Err(error) = std::fs::remove_file(aside)
-            && error.kind() != io::ErrorKind::NotFound
+            && let Err(errno) = rustix::fs::unlinkat(directory, aside, AtFlags::empty())
+            && errno != Errno::NOENT
         {
-            complain(&format!("remove {}: {error}", aside.display()));
+            complain(&format!("remove {}: {errno}", aside.display()));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let directory =
+            std::env::temp_dir().join(format!("mille-destination-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("out.tar");
+        let names = || std::fs::read_dir(&directory).unwrap().count();
+        let open = || Destination::open(path.to_str(), "save", "image").unwrap();
+        let mut given_up = open();
+        given_up.write_all(b"half").unwrap();
+        given_up.flush().unwrap();
+        assert_eq!(names(), 0, "something is seen before it is whole");
+        drop(given_up);
+        assert_eq!(names(), 0);
+        for content in ["first", "second"] {
+            let mut whole = open();
+            whole.write_all(content.as_bytes()).unwrap();
+            whole.finish().unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+            assert_eq!(names(), 1);
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn places_that_cannot_be_written() {
