@@ -4,6 +4,7 @@
 //! Invariant: every [`Store`] that is dropped has no mount below it and no process that works in it; a test that leaves
 //! one fails.
 
+pub mod docker;
 pub mod leftovers;
 pub mod mapping;
 pub mod program;

@@ -7,6 +7,7 @@ mod bad_input;
 mod conformance;
 mod crash;
 mod differential;
+mod docker_engine;
 mod inspect;
 mod look;
 mod peers;

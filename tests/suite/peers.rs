@@ -19,9 +19,13 @@ fn podman(directory: &Path) -> String {
 const PODMAN_RUN: &str =
     "run --rm --network none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024";
 
-/// An image `bb:test` whose last layer holds every case that a layer can get wrong: a renamed directory, a chmod-only
-/// change of a large file, a write to one of two hard links, a directory deleted and made again, a new file, a deletion.
-fn store_with_changes(who: Who) -> Store {
+/// Every case that a layer can get wrong: a renamed directory, a chmod-only change of a large file, a write to one of two
+/// hard links, a directory deleted and made again, a new file, a deletion.
+pub(crate) const CHANGES: &str = "mv /t/dir2 /t/moved; chmod 600 /t/large; echo more >> /t/m; rm -r /t/dir; mkdir /t/dir; echo n > /t/dir/new; \
+     rm /t/g; mv /t/a /t/dir/a; ln /t/b /t/b2; chown 5:6 /t/c; echo hello > /test.txt; mkfifo /t/fifo; ln -s /nowhere /t/broken";
+
+/// A store with the image `bb`, a container `work` in which [`CHANGES`] was run, and `bb:test`, its commit.
+pub(crate) fn store_with_changes(who: Who) -> Store {
     let store = Store::new(who);
     let tar = store.file("big.tar");
     std::fs::write(store.file("bb.tar"), mille_tests::rootfs::busybox_tar()).unwrap();
@@ -31,17 +35,15 @@ fn store_with_changes(who: Who) -> Store {
         tar.display()
     ));
     store.mille(["import", tar.to_str().unwrap(), "bb"]).ok();
-    let script = "mv /t/dir2 /t/moved; chmod 600 /t/large; echo more >> /t/m; rm -r /t/dir; mkdir /t/dir; echo n > /t/dir/new; \
-                  rm /t/g; mv /t/a /t/dir/a; ln /t/b /t/b2; chown 5:6 /t/c; echo hello > /test.txt; mkfifo /t/fifo; ln -s /nowhere /t/broken";
     store
-        .mille(["run", "--name", "work", "bb", "sh", "-c", script])
+        .mille(["run", "--name", "work", "bb", "sh", "-c", CHANGES])
         .ok();
     store.line("commit work bb:test").ok();
     store
 }
 
 /// The container's own tree, as `export` gives it.
-fn exported(store: &Store, container: &str) -> tempfile::TempDir {
+pub(crate) fn exported(store: &Store, container: &str) -> tempfile::TempDir {
     let tar = store.file("exported.tar");
     store
         .mille(["export", container, "-o", tar.to_str().unwrap()])
@@ -56,7 +58,7 @@ fn exported(store: &Store, container: &str) -> tempfile::TempDir {
 }
 
 /// Drops what engines add to a root of their own.
-fn without_stubs(
+pub(crate) fn without_stubs(
     mut tree: std::collections::BTreeMap<std::path::PathBuf, tree::Object>,
 ) -> std::collections::BTreeMap<std::path::PathBuf, tree::Object> {
     let stubs = [

@@ -105,7 +105,8 @@ impl ExtractOptions {
 pub struct Extracted {
     /// Entries of the tar, ignored ones included.
     pub entries: u64,
-    /// Sum of the sizes of regular files (holes included; hard links count once), as docker counts a layer.
+    /// Sum of the sizes of regular files (holes included; hard links count once) and of the lengths of symbolic links'
+    /// targets, as docker's overlay2 driver counts a layer.
     pub bytes: u64,
     /// Length of the tar to its true end, in bytes.
     pub tar_bytes: u64,
@@ -436,7 +437,10 @@ impl<R: Read> Extraction<'_, R> {
                 return self.raw_bytes(padding);
             }
             Action::Dir => self.tree.place_directory(&path, attributes, record),
-            Action::Symlink(target) => self.tree.place_symlink(&path, &target, &attributes, record),
+            Action::Symlink(target) => {
+                self.done.bytes = self.done.bytes.saturating_add(target.len() as u64);
+                self.tree.place_symlink(&path, &target, &attributes, record)
+            }
             Action::Hardlink(target) => self.tree.place_hardlink(&path, &target, record),
             Action::Node(node) => self.tree.place_node(&path, node, &attributes, record),
             Action::Whiteout(hidden) => self.tree.place_whiteout(&hidden),

@@ -64,7 +64,7 @@ fn root_attributes_are_kept() {
             done.skipped_xattrs,
             done.end_marker
         ),
-        (10, 4, 0, true)
+        (10, 13, 0, true)
     );
     let meta = |path: &str| layer.path(path).symlink_metadata().unwrap();
     let mode = |path: &str| meta(path).mode() & 0o7777;
