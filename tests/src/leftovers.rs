@@ -43,6 +43,24 @@ pub fn clear(directory: &Path) {
     }
 }
 
+/// Ends the process with which an ordinary user's podman keeps its namespaces between two commands. Its number stands in
+/// the runtime directory `run` of the test.
+pub fn clear_pause(directory: &Path) {
+    let file = directory.join("run/libpod/tmp/pause.pid");
+    let Ok(text) = std::fs::read_to_string(file) else {
+        return;
+    };
+    if let Ok(pid) = text.trim().parse::<i32>()
+        && pids(directory).contains(&pid)
+    {
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .ok();
+    }
+}
+
 fn mounts(directory: &Path) -> Vec<String> {
     mount_points(directory)
         .into_iter()

@@ -10,6 +10,8 @@ mod differential;
 mod docker_engine;
 mod inspect;
 mod look;
+mod mount_options;
+mod mount_program;
 mod peers;
 mod sudden;
 mod tidy;

@@ -22,7 +22,8 @@ pub mod walk;
 pub mod xattr;
 
 pub use marks::{
-    Dialects, Listed, ListedKind, Mark, MarkSpace, OVERRIDE_STAT, Opaque, Ownership, Probe,
-    is_internal_xattr, list, opaque, probe,
+    Dialects, DirMarks, FileMarks, Listed, ListedKind, Mark, MarkSpace, OVERRIDE_STAT, Opaque,
+    Ownership, Probe, dir_marks, file_marks, is_internal_xattr, is_reserved_name,
+    is_whiteout_device, list, opaque, probe, shown_xattr, stored_xattr,
 };
 pub use overrides::{OverrideKind, OverrideStat};

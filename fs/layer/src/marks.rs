@@ -8,6 +8,9 @@
 //! Marks live in `trusted.overlay.*` (root) or `user.overlay.*` (user namespaces): one [`MarkSpace`] per mount, the
 //! other family is never believed, but both are hidden and never exported.
 
+mod names;
+mod object;
+
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
@@ -20,6 +23,9 @@ use rustix::io::Errno;
 use crate::overrides::OverrideStat;
 use crate::resolve::Redirect;
 use crate::xattr;
+
+pub use names::{is_internal_xattr, is_reserved_name, shown_xattr, stored_xattr};
+pub use object::{DirMarks, FileMarks, dir_marks, file_marks};
 
 /// Attribute that carries ownership, mode and type where the real ones cannot (see [`OverrideStat`]).
 pub const OVERRIDE_STAT: &CStr = c"user.containers.override_stat";
@@ -61,6 +67,26 @@ pub enum Mark {
     NullDevice,
     /// `y`: made by extraction because the tar lacked it; attributes come from the layer below.
     Implied,
+    /// Decimal digits: the inode number a mount of the union has shown for this object, from before its copy-up.
+    Ino,
+}
+
+impl Mark {
+    /// The mark with this name after the family's prefix.
+    fn of_short_name(name: &[u8]) -> Option<Mark> {
+        Some(match name {
+            b"opaque" => Mark::Opaque,
+            b"redirect" => Mark::Redirect,
+            b"metacopy" => Mark::Metacopy,
+            b"origin" => Mark::Origin,
+            b"impure" => Mark::Impure,
+            b"whiteout" => Mark::Whiteout,
+            b"nlink" => Mark::Nlink,
+            b"implied" => Mark::Implied,
+            b"mille.ino" => Mark::Ino,
+            _ => return None,
+        })
+    }
 }
 
 impl MarkSpace {
@@ -86,6 +112,7 @@ impl MarkSpace {
             (MarkSpace::Trusted, Mark::Nlink) => c"trusted.overlay.nlink",
             (MarkSpace::Trusted, Mark::NullDevice) => c"trusted.overlay.mille.null",
             (MarkSpace::Trusted, Mark::Implied) => c"trusted.overlay.implied",
+            (MarkSpace::Trusted, Mark::Ino) => c"trusted.overlay.mille.ino",
             (MarkSpace::User, Mark::Opaque) => c"user.overlay.opaque",
             (MarkSpace::User, Mark::Redirect) => c"user.overlay.redirect",
             (MarkSpace::User, Mark::Metacopy) => c"user.overlay.metacopy",
@@ -95,18 +122,15 @@ impl MarkSpace {
             (MarkSpace::User, Mark::Nlink) => c"user.overlay.nlink",
             (MarkSpace::User, Mark::NullDevice) => c"user.overlay.mille.null",
             (MarkSpace::User, Mark::Implied) => c"user.overlay.implied",
+            (MarkSpace::User, Mark::Ino) => c"user.overlay.mille.ino",
         }
     }
-}
 
-/// Whether `name` belongs to the overlay and not to the container: `trusted.overlay.*`, `user.overlay.*` (with the
-/// dot: `user.overlayfoo` is the container's), `user.containers.override_stat`.
-#[must_use]
-pub fn is_internal_xattr(name: &OsStr) -> bool {
-    let name = name.as_bytes();
-    name.starts_with(b"trusted.overlay.")
-        || name.starts_with(b"user.overlay.")
-        || name == OVERRIDE_STAT.to_bytes()
+    /// As [`Self::name`], as the name of a file has it.
+    #[must_use]
+    pub fn os_name(self, mark: Mark) -> &'static OsStr {
+        OsStr::from_bytes(self.name(mark).to_bytes())
+    }
 }
 
 /// Where ownership, mode and type of a layer's objects are kept.
@@ -167,6 +191,17 @@ pub enum Opaque {
     Yes,
     /// No, but empty files in it with the whiteout xattr are whiteouts.
     XattrWhiteouts,
+}
+
+impl Opaque {
+    /// What the value of the mark says.
+    fn of(value: Option<&[u8]>) -> Opaque {
+        match value {
+            Some(b"y") => Opaque::Yes,
+            Some(b"x") => Opaque::XattrWhiteouts,
+            _ => Opaque::No,
+        }
+    }
 }
 
 /// What a layer says about one name.
@@ -231,6 +266,12 @@ pub fn probe(
     }
 }
 
+/// Whether `stat` is of a character device 0:0, the form of whiteout that is written.
+#[must_use]
+pub fn is_whiteout_device(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
 /// Whether `stat`, found as `name` in `dir`, is a whiteout of the two forms that use the name itself.
 fn is_whiteout(
     dir: BorrowedFd<'_>,
@@ -239,8 +280,10 @@ fn is_whiteout(
     opaque_of_dir: Opaque,
     space: MarkSpace,
 ) -> io::Result<bool> {
+    if is_whiteout_device(stat) {
+        return Ok(true);
+    }
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::CharacterDevice => Ok(stat.st_rdev == 0),
         FileType::RegularFile if stat.st_size == 0 && opaque_of_dir == Opaque::XattrWhiteouts => {
             Ok(xattr::get(dir, Some(name), space.name(Mark::Whiteout))?.is_some())
         }
@@ -308,19 +351,11 @@ pub fn apply_override(
 /// The attribute cannot be read.
 pub fn opaque(dir: BorrowedFd<'_>, dialects: &Dialects) -> io::Result<Opaque> {
     let value = xattr::get(dir, None, dialects.space.name(Mark::Opaque))?;
-    match value.as_deref() {
-        Some(b"y") => return Ok(Opaque::Yes),
-        Some(b"x") => return Ok(Opaque::XattrWhiteouts),
-        _ => {}
+    match Opaque::of(value.as_deref()) {
+        Opaque::Yes => Ok(Opaque::Yes),
+        _ if dialects.aufs && object::has_aufs_opaque(dir)? => Ok(Opaque::Yes),
+        other => Ok(other),
     }
-    if dialects.aufs {
-        match statat(dir, AUFS_OPAQUE, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => return Ok(Opaque::Yes),
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(Opaque::No)
 }
 
 /// Lists the layer directory `dir` (any kind of descriptor) without `.` and `..`, in the order of the filesystem;
@@ -427,8 +462,12 @@ pub fn redirect(
     let Some(value) = get_mark(dir, name, space, Mark::Redirect)? else {
         return Ok(None);
     };
-    Redirect::parse(&value).map(Some).ok_or_else(|| {
-        let text = String::from_utf8_lossy(&value).into_owned();
+    parse_redirect(&value).map(Some)
+}
+
+fn parse_redirect(value: &[u8]) -> io::Result<Redirect> {
+    Redirect::parse(value).ok_or_else(|| {
+        let text = String::from_utf8_lossy(value).into_owned();
         io::Error::new(
             io::ErrorKind::InvalidData,
             format!("malformed redirect: {text:?}"),

@@ -98,6 +98,15 @@ pub fn remove(dir: BorrowedFd<'_>, name: Option<&OsStr>, attribute: &CStr) -> io
     }
 }
 
+/// As [`get`], of the object behind a descriptor (any kind, also of a symbolic link), for a name from [`names`].
+///
+/// # Errors
+/// As [`get`].
+pub fn get_by_name(object: BorrowedFd<'_>, attribute: &OsStr) -> io::Result<Option<Vec<u8>>> {
+    let attribute = std::ffi::CString::new(attribute.as_bytes())?;
+    get(object, None, &attribute)
+}
+
 /// Returns the attribute names of `name` in `dir` (of `dir` itself for `None`), internal ones included, unsorted.
 ///
 /// # Errors

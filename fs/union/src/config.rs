@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use mille_layer::{MarkSpace, Ownership};
 
+use crate::owners::Owners;
+
 /// Everything [`View::open`](crate::View::open) needs to know.
 #[derive(Debug)]
 pub struct Config {
@@ -14,8 +16,10 @@ pub struct Config {
     pub upper: Option<Upper>,
     /// The extended-attribute family of overlay marks: `trusted.` for root, `user.` for everybody else.
     pub space: MarkSpace,
-    /// Where owner and mode of an object are kept.
+    /// Where owner and mode of the upper's objects are kept.
     pub ownership: Ownership,
+    /// How owners are shown to the callers of a mount.
+    pub owners: Owners,
     /// What the view may write and follow.
     pub features: Features,
 }
@@ -33,6 +37,17 @@ pub struct Lower {
     /// No file in it carries metadata only: true of a layer that is just what extracting its tar gives. Spares a look
     /// at the marks of every file.
     pub plain: bool,
+    /// Where owner and mode of its objects are kept.
+    pub ownership: LowerOwnership,
+}
+
+/// Where a lower layer's owners and modes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LowerOwnership {
+    /// Where the upper's are; those of a mutable layer always in the objects themselves.
+    AsUpper,
+    /// In attributes if the layer's root directory has one, else in the objects themselves.
+    AsItsRootSays,
 }
 
 impl Lower {
@@ -43,6 +58,7 @@ impl Lower {
             mutable: false,
             aufs: false,
             plain: false,
+            ownership: LowerOwnership::AsUpper,
         }
     }
 }

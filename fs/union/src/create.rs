@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use mille_layer::marks::set_opaque;
-use mille_layer::{Opaque, OverrideStat, Ownership, Probe, probe};
+use mille_layer::{
+    Opaque, OverrideStat, Ownership, Probe, is_reserved_name, is_whiteout_device, probe,
+};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
-use crate::dialect::is_whiteout_device;
 use crate::error::{Context, Error, Result};
 use crate::getattr::Handle;
 use crate::lookup::NAME_MAX;
@@ -46,8 +47,10 @@ pub enum Make<'a> {
 pub(crate) struct Spot<'a> {
     pub(crate) dir: BorrowedFd<'a>,
     pub(crate) name: &'a OsStr,
-    /// A whiteout is in the place and will be replaced.
+    /// The name is deleted in the upper: something below must not show through again.
     pub(crate) whiteout: bool,
+    /// The whiteout is in the place itself and will be replaced.
+    pub(crate) taken: bool,
 }
 
 const DEFAULT_ACL: &str = "system.posix_acl_default";
@@ -140,7 +143,7 @@ impl View {
         if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
             return Err(Error::refused("create", Errno::INVAL));
         }
-        if self.features.reserve_wh_names && bytes.starts_with(b".wh.") {
+        if self.features.reserve_wh_names && is_reserved_name(name) {
             return Err(Error::refused("create", Errno::PERM));
         }
         Ok(())
@@ -168,6 +171,7 @@ impl View {
             dir,
             name,
             whiteout,
+            taken: whiteout && is_whiteout(dir, name).op("create")?,
         })
     }
 
@@ -406,7 +410,7 @@ pub(crate) fn place(
     let rename = |flags| {
         rustix::fs::renameat_with(work.fd(), &temp.name, spot.dir, spot.name, flags).op("create")
     };
-    if !spot.whiteout {
+    if !spot.taken {
         rename(RenameFlags::NOREPLACE)?;
         temp.keep();
     } else if is_dir {
@@ -419,7 +423,7 @@ pub(crate) fn place(
     Ok(())
 }
 
-/// True if an upper directory has a whiteout under a name.
+/// True if an upper directory has a whiteout in the place of a name.
 pub(crate) fn is_whiteout(dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<bool, Errno> {
     match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(is_whiteout_device(&stat)),

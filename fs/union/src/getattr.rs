@@ -11,6 +11,7 @@ use crate::attr::Attr;
 use crate::dirs::DirKey;
 use crate::error::{Context, Error, Result};
 use crate::node::{DirPlace, LowerDir, LowerFile, Node, NodeRef, Stack};
+use crate::sys::ids::Owner;
 use crate::sys::open;
 use crate::view::View;
 
@@ -203,8 +204,13 @@ impl View {
             .ok_or(stale)
     }
 
-    /// An owner that the user namespace does not know appears as root where a layer is the machine's own.
+    /// The owner that counts: one that the user namespace does not know is root where a layer is the machine's own.
     fn show_owner(&self, layer: u16, stat: &mut Stat) {
+        let Owner { uid, gid } = self.owners.of_lower(Owner {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+        });
+        (stat.st_uid, stat.st_gid) = (uid, gid);
         if self.lowers[usize::from(layer)].mutable {
             if stat.st_uid == self.overflow.0 {
                 stat.st_uid = 0;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mille_layer::{Dialects, MarkSpace, Ownership};
 use rustix::fs::{CWD, Mode, OFlags, Stat};
 
-use crate::config::{Lower, LowerSource};
+use crate::config::{Lower, LowerOwnership, LowerSource};
 use crate::error::{Context, Result};
 use crate::sys;
 
@@ -79,11 +79,11 @@ pub(crate) fn open_lower(
                 .on("duplicate descriptor of", &place.path)?
         }
     };
-    // The machine's own files carry no marks of ours.
-    let ownership = if lower.mutable {
-        Ownership::Real
-    } else {
-        ownership
+    let ownership = match lower.ownership {
+        // The machine's own files carry no marks of ours.
+        _ if lower.mutable => Ownership::Real,
+        LowerOwnership::AsUpper => ownership,
+        LowerOwnership::AsItsRootSays => told_by_root(&place)?,
     };
     let mut dialects = Dialects::new(space, ownership);
     dialects.aufs = lower.aufs;
@@ -97,4 +97,12 @@ pub(crate) fn open_lower(
         plain: lower.plain,
     };
     Ok((layer, place))
+}
+
+fn told_by_root(place: &Place) -> Result<Ownership> {
+    let told = mille_layer::OverrideStat::get(place.fd.as_fd(), None);
+    Ok(match told.on("read owner of", &place.path)? {
+        Some(_) => Ownership::Override,
+        None => Ownership::Real,
+    })
 }

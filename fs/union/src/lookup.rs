@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use mille_layer::resolve::{Finding, Follow, Lookup, Next, Place, Redirect, Resolution};
-use mille_layer::{Opaque, Probe, probe};
+use mille_layer::{DirMarks, Opaque, Probe, dir_marks, file_marks, probe};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use crate::dialect::{DirMarks, dir_marks, file_marks};
 use crate::error::{Context, Error, Result};
 use crate::node::{
     Blueprint, DirPlace, Key, Link, LowerDir, LowerFile, Node, NodeRef, Stack, State, UpperObject,
@@ -176,7 +175,7 @@ impl View {
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
         let below = if kind == FileType::Directory {
-            let marks = dir_marks(handle.as_fd(), self.upper_dialects())?;
+            let marks = dir_marks(handle.as_fd(), self.upper_dialects()).op("read marks")?;
             if marks.opaque == Opaque::Yes {
                 None
             } else {
@@ -184,8 +183,8 @@ impl View {
                 self.find_lower(parent.stack.dirs(), course, Want::Dirs)?
             }
         } else {
-            let marks = file_marks(handle.as_fd(), self.space)?;
-            found.origin = marks.origin;
+            let marks = file_marks(handle.as_fd(), self.space).op("read marks")?;
+            found.origin = marks.ino;
             found.metacopy = marks.metacopy && kind == FileType::RegularFile;
             if found.metacopy {
                 if !self.features.metacopy {
@@ -319,7 +318,7 @@ impl View {
     ) -> Result<Finding> {
         let dialects = &self.lowers[usize::from(place.layer)].dialects;
         let marks = match self.lower_dir(&place)? {
-            Some(handle) => dir_marks(handle.as_fd(), dialects)?,
+            Some(handle) => dir_marks(handle.as_fd(), dialects).op("read marks")?,
             // Covered by another mount: an empty directory.
             None => DirMarks::default(),
         };
@@ -368,7 +367,7 @@ impl View {
         let object = self
             .retry_short_of_fds(|| open::handle(dir, name))
             .op("open in lower")?;
-        let marks = file_marks(object.as_fd(), self.space)?;
+        let marks = file_marks(object.as_fd(), self.space).op("read marks")?;
         let redirect = marks.redirect.filter(|_| marks.metacopy);
         Ok(Finding::File {
             metacopy: marks.metacopy,

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use mille_layer::{Dialects, is_reserved_name};
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -269,7 +270,7 @@ fn remove_dir_name(
 }
 
 /// Removes the whiteouts from an upper directory that is empty in the view. It must not let anything show through.
-pub(crate) fn clear_whiteouts(dir: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn clear_whiteouts(dir: BorrowedFd<'_>, dialects: &Dialects) -> Result<()> {
     let readable = open::reopen(
         dir,
         rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY,
@@ -285,7 +286,9 @@ pub(crate) fn clear_whiteouts(dir: BorrowedFd<'_>) -> Result<()> {
     }
     for name in names {
         let name: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(name.as_bytes());
-        if !is_whiteout(dir, name).op("clear directory")? {
+        let whiteout = dialects.aufs && is_reserved_name(name)
+            || is_whiteout(dir, name).op("clear directory")?;
+        if !whiteout {
             return Err(Error::refused("clear directory", Errno::NOTEMPTY));
         }
         rustix::fs::unlinkat(dir, name, AtFlags::empty()).op("clear directory")?;

@@ -19,7 +19,6 @@ use rustix::io::Errno;
 
 use crate::copyup::Need;
 use crate::create::is_whiteout;
-use crate::dialect::mark_name;
 use crate::error::{Context, Error, Result};
 use crate::node::{Link, NodeRef, State, lock_names};
 use crate::remove::clear_whiteouts;
@@ -178,7 +177,7 @@ impl View {
             if let Some(own) = &own {
                 // Opaque first: then its whiteouts can go without anything showing through.
                 set_opaque(own.as_fd(), None, self.space).op("rename")?;
-                clear_whiteouts(own.as_fd())?;
+                clear_whiteouts(own.as_fd(), self.upper_dialects())?;
             }
         }
         let kept = match target {
@@ -217,7 +216,7 @@ impl View {
             }
             return Ok(());
         };
-        let name = mark_name(self.space, Mark::Redirect);
+        let name = self.space.os_name(Mark::Redirect);
         let present = xattr::get(object.as_fd(), name).op("rename")?;
         let same_parent = Arc::ptr_eq(from.parent, to.parent);
         let redirect = match present {
@@ -241,7 +240,7 @@ impl View {
 
     pub(crate) fn set_redirect(&self, object: BorrowedFd<'_>, redirect: &[u8]) -> Result<()> {
         self.require_writable("rename")?.note(Trace::Redirect)?;
-        let name = mark_name(self.space, Mark::Redirect);
+        let name = self.space.os_name(Mark::Redirect);
         xattr::set(object, name, redirect, XattrFlags::empty()).op("rename")?;
         self.redirects_met.store(true, Ordering::Relaxed);
         Ok(())

@@ -19,7 +19,6 @@ use rustix::fs::{Dir, FileType, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::config::Features;
-use crate::dialect::mark_name;
 use crate::error::{Context, Error, Result};
 use crate::layers::Place;
 use crate::sys::{open, xattr};
@@ -213,7 +212,7 @@ fn marked(
     let mut found = Vec::new();
     for trace in Trace::ALL {
         if let Some(mark) = trace.mark(kind)
-            && xattr::get(object, mark_name(space, mark))?.is_some()
+            && xattr::get(object, space.os_name(mark))?.is_some()
         {
             found.push(trace);
         }

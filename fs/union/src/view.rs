@@ -17,15 +17,15 @@ use crate::ancestry::Ancestry;
 use crate::attr::Attr;
 use crate::config::{Access, Config, Features};
 use crate::copyup::LinkIndex;
-use crate::dialect::dir_marks;
 use crate::dirs::{DirCache, DirKey};
 use crate::error::{Context, Error, Result};
 use crate::layers::{LowerLayer, Place, UpperLayer, open_lower};
 use crate::node::{DirPlace, InoPlan, LowerDir, NodeRef, Stack, State, Table, UpperObject};
+use crate::owners::Owners;
 use crate::readdir::Listings;
 use crate::work::Work;
 use crate::{MarkSpace, Ownership, Upper, sys};
-use mille_layer::{Dialects, Opaque};
+use mille_layer::{Dialects, Opaque, dir_marks};
 
 /// A merged view of layers.
 ///
@@ -40,6 +40,7 @@ pub struct View {
     pub(crate) space: MarkSpace,
     pub(crate) dialects: Dialects,
     pub(crate) ownership: Ownership,
+    pub(crate) owners: Owners,
     pub(crate) features: Features,
     pub(crate) table: Arc<Table>,
     pub(crate) dirs: DirCache,
@@ -85,6 +86,7 @@ impl View {
             upper,
             space,
             ownership,
+            owners,
             features,
         } = config;
         if lowers.is_empty() && upper.is_none() {
@@ -126,8 +128,9 @@ impl View {
             upper: upper_layer,
             work,
             space,
-            dialects: Dialects::new(space, ownership),
+            dialects: upper_dialects(space, ownership, features),
             ownership,
+            owners,
             features,
             table,
             dirs: DirCache::new(),
@@ -297,7 +300,7 @@ impl View {
         }
     }
 
-    /// How the upper is read: without `.wh.` files, which are ordinary names there.
+    /// How the upper is read.
     pub(crate) fn upper_dialects(&self) -> &Dialects {
         &self.dialects
     }
@@ -311,6 +314,17 @@ impl View {
     }
 }
 
+/// How the upper is read. Where no name that begins with `.wh.` can be made, those found are another program's whiteouts:
+/// fuse-overlayfs writes some into its uppers.
+fn upper_dialects(space: MarkSpace, ownership: Ownership, features: Features) -> Dialects {
+    let dialects = Dialects::new(space, ownership);
+    if features.reserve_wh_names {
+        dialects.with_aufs()
+    } else {
+        dialects
+    }
+}
+
 fn root_stack(layers: &[LowerLayer]) -> Result<Stack> {
     let mut dirs = Vec::with_capacity(layers.len());
     for (layer, index) in layers.iter().zip(0u16..) {
@@ -320,7 +334,7 @@ fn root_stack(layers: &[LowerLayer]) -> Result<Stack> {
         {
             break;
         }
-        let marks = dir_marks(layer.root.as_fd(), &layer.dialects)?;
+        let marks = dir_marks(layer.root.as_fd(), &layer.dialects).op("read marks")?;
         dirs.push(LowerDir {
             place: DirPlace::new(index, []),
             opaque: marks.opaque,

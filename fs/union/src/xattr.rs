@@ -1,9 +1,11 @@
-//! Extended attributes as callers see them: the overlay's own are not there.
+//! Extended attributes as callers see them: the overlay's own are not there, and those of an overlay that uses the mount
+//! as one of its layers are stored under other names.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 
-use mille_layer::is_internal_xattr;
+use mille_layer::{shown_xattr, stored_xattr};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
@@ -18,11 +20,11 @@ impl View {
     /// # Errors
     /// A failed system call.
     pub fn get_xattr(&self, node: &NodeRef, name: &OsStr) -> Result<Option<Vec<u8>>> {
-        if is_internal_xattr(name) {
+        let Some(stored) = stored_xattr(name) else {
             return Ok(None);
-        }
+        };
         let handle = self.object(node)?;
-        xattr::get(handle.as_fd(), name).op("getxattr")
+        xattr::get(handle.as_fd(), &stored).op("getxattr")
     }
 
     /// The names of the extended attributes.
@@ -31,9 +33,11 @@ impl View {
     /// A failed system call.
     pub fn list_xattr(&self, node: &NodeRef) -> Result<Vec<OsString>> {
         let handle = self.object(node)?;
-        let mut names = xattr::list(handle.as_fd()).op("listxattr")?;
-        names.retain(|name| !is_internal_xattr(name));
-        Ok(names)
+        let names = xattr::list(handle.as_fd()).op("listxattr")?;
+        Ok(names
+            .iter()
+            .filter_map(|name| shown_xattr(name).map(Cow::into_owned))
+            .collect())
     }
 
     /// Sets an extended attribute; `flags` as of setxattr(2): create only, or replace only.
@@ -47,9 +51,7 @@ impl View {
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<()> {
-        if is_internal_xattr(name) {
-            return Err(Error::refused("setxattr", Errno::PERM));
-        }
+        let stored = stored_xattr(name).ok_or(Error::refused("setxattr", Errno::PERM))?;
         // Refusals come before the copy-up they would make useless.
         let present = self.get_xattr(node, name)?.is_some();
         if flags.contains(XattrFlags::CREATE) && present {
@@ -59,7 +61,7 @@ impl View {
             return Err(Error::refused("setxattr", Errno::NODATA));
         }
         let handle = self.upper_for_change(node)?;
-        xattr::set(handle.as_fd(), name, value, flags).op("setxattr")
+        xattr::set(handle.as_fd(), &stored, value, flags).op("setxattr")
     }
 
     /// Removes an extended attribute.
@@ -67,14 +69,12 @@ impl View {
     /// # Errors
     /// `ENODATA` if there is none, `EPERM` for the overlay's own names, or a failed system call.
     pub fn remove_xattr(&self, node: &NodeRef, name: &OsStr) -> Result<()> {
-        if is_internal_xattr(name) {
-            return Err(Error::refused("removexattr", Errno::PERM));
-        }
+        let stored = stored_xattr(name).ok_or(Error::refused("removexattr", Errno::PERM))?;
         self.require_writable("removexattr")?;
         if self.get_xattr(node, name)?.is_none() {
             return Err(Error::refused("removexattr", Errno::NODATA));
         }
         let handle = self.upper_for_change(node)?;
-        xattr::remove(handle.as_fd(), name).op("removexattr")
+        xattr::remove(handle.as_fd(), &stored).op("removexattr")
     }
 }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mille_union::{Access, Config, Features, Lower, LowerSource, Upper, View};
+use mille_union::{
+    Access, Config, Features, Lower, LowerOwnership, LowerSource, Owners, Ownership, Upper, View,
+};
 
 use crate::error::{Error, Result};
 use crate::init_layer::Dialect;
@@ -55,6 +57,7 @@ impl Stack {
                 mutable: true,
                 aufs: false,
                 plain: true,
+                ownership: LowerOwnership::AsUpper,
             });
         }
         Ok(lowers)
@@ -75,12 +78,26 @@ impl Stack {
         self.view(None)
     }
 
+    /// A user namespace with one id shows every other as nobody, whose files not even its root may touch. What is stored
+    /// is kept for commit and export, but shown as root's.
+    fn owners(&self) -> Owners {
+        match self.dialect.ownership {
+            Ownership::Real => Owners::default(),
+            Ownership::Override => Owners {
+                squash_uid: Some(0),
+                squash_gid: Some(0),
+                ..Owners::default()
+            },
+        }
+    }
+
     fn view(&self, upper: Option<Upper>) -> Result<Arc<View>> {
         let config = Config {
             lowers: self.lowers()?,
             upper,
             space: self.dialect.space,
             ownership: self.dialect.ownership,
+            owners: self.owners(),
             features: FEATURES,
         };
         View::open(config).map_err(Error::Union)

@@ -28,6 +28,12 @@ fn complain(text: &dyn std::fmt::Display) {
     eprintln!("millefs: {text}");
 }
 
+fn say(text: &str) -> Result<ExitCode> {
+    use std::io::Write;
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn run() -> Result<ExitCode> {
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let in_background = arguments
@@ -35,6 +41,14 @@ fn run() -> Result<ExitCode> {
         .is_some_and(|first| first == background::SERVER_FLAG);
     if in_background {
         arguments.remove(0);
+    }
+    match arguments.first().and_then(|first| first.to_str()) {
+        Some("-h" | "--help") => return say(options::HELP),
+        // podman asks for it (`podman info`).
+        Some("-V" | "--version") => {
+            return say(concat!("millefs ", env!("CARGO_PKG_VERSION"), "\n"));
+        }
+        _ => {}
     }
     let options = options::parse(arguments.iter().cloned())?;
     if options.remount {

@@ -3,8 +3,40 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use mille_union::{IdMap, IdRange, Owners};
+
+/// What `--help` prints.
+pub(crate) const HELP: &str = "\
+Usage: millefs [-f] [--debug] -o lowerdir=TOP:BOTTOM[,upperdir=U,workdir=W][,OPTION...] MOUNTPOINT
+       mount -t fuse.millefs SOURCE MOUNTPOINT -o lowerdir=...
+
+Mounts the layers as one tree; without upperdir read-only. Ends when unmounted (umount, fusermount3 -u).
+
+  -f, --foreground         stay in the foreground
+  -d, --debug              log every refused request to standard error; implies -f
+  -V, --version            print the version
+  -h, --help               print this
+
+  lowerdir=A:B             read-only layers, the topmost first; \\: and \\, are escapes
+  upperdir=U,workdir=W     writable layer and its scratch directory, on one file system
+  redirect_dir=on|off      rename directories with lower parts by a mark, or refuse with EXDEV
+  metacopy=on|off          change attributes of lower files without copying their data
+  userxattr                keep marks in user.overlay.*, as always for ordinary users
+  volatile, fsync=0        never wait for the disk
+  uidmapping=A:B:N[:...]   show stored users A... as B..., N of them; gidmapping= for groups
+  squash_to_root           everything belongs to 0:0; squash_to_uid=, squash_to_gid= for others
+  xattr_permissions=1|2    keep owners, modes and devices in user.containers.override_stat
+  static_nlink             every directory has one name
+  noacl                    no POSIX access control lists
+  timeout=SECONDS          how long the kernel believes names and attributes (default: for ever)
+  passthrough=off          read and write through the server only
+  threads=N                serving threads
+  allow_other, ro, nodev, nosuid, noexec, noatime, context=LABEL
+                           as mount(8) has them
+";
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,11 +61,21 @@ pub(crate) struct Options {
     pub(crate) remount: bool,
     pub(crate) passthrough: Option<bool>,
     pub(crate) threads: Option<usize>,
+    pub(crate) owners: Owners,
+    /// Owner, mode and kind of what the upper holds are kept in an attribute.
+    pub(crate) xattr_permissions: bool,
+    pub(crate) static_nlink: bool,
+    pub(crate) timeout: Option<Duration>,
     /// Words for the kernel.
     pub(crate) kernel: Vec<OsString>,
+    /// Words for the kernel's SELinux, where there is one.
+    pub(crate) labels: Vec<OsString>,
     /// Words that mean nothing here; reported, then ignored.
     pub(crate) ignored: Vec<OsString>,
 }
+
+/// Their values may stand in double quotes, inside of which a comma separates nothing.
+const LABELS: [&str; 4] = ["context=", "fscontext=", "defcontext=", "rootcontext="];
 
 /// Reads the arguments after the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Options> {
@@ -82,7 +124,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Opt
 }
 
 fn parse_list(list: &[u8], options: &mut Options) -> Result<()> {
-    for word in split(list, b',') {
+    for word in split(list, b',', &LABELS) {
         if word.is_empty() {
             continue;
         }
@@ -98,20 +140,13 @@ fn parse_list(list: &[u8], options: &mut Options) -> Result<()> {
 }
 
 fn parse_word(key: &str, value: Option<&[u8]>, word: &[u8], options: &mut Options) -> Result<()> {
+    if parse_owners(key, value, options)? {
+        return Ok(());
+    }
     let given = || value.context("needs a value");
     let whole = || OsStr::from_bytes(word).to_owned();
     match key {
-        "lowerdir" => {
-            let lowers = split(given()?, b':');
-            options.lowers = lowers.iter().map(|path| unescape(path)).collect();
-            if options
-                .lowers
-                .iter()
-                .any(|path| path.as_os_str().is_empty())
-            {
-                bail!("an empty path among the layers");
-            }
-        }
+        "lowerdir" => options.lowers = lowers(given()?)?,
         "upperdir" => options.upper = Some(unescape(given()?)),
         "workdir" => options.work = Some(unescape(given()?)),
         "redirect_dir" => {
@@ -130,9 +165,11 @@ fn parse_word(key: &str, value: Option<&[u8]>, word: &[u8], options: &mut Option
         "allow_other" => options.allow_other = Some(true),
         "noallow_other" => options.allow_other = Some(false),
         "passthrough" => options.passthrough = Some(switch(given()?)?),
-        "threads" => {
-            let number = std::str::from_utf8(given()?).context("needs a number")?;
-            options.threads = Some(number.parse().context("needs a number")?);
+        "threads" => options.threads = Some(number(given()?)?),
+        "static_nlink" => options.static_nlink = true,
+        "timeout" => {
+            let seconds: f64 = number(given()?)?;
+            options.timeout = Some(Duration::try_from_secs_f64(seconds)?);
         }
         "ro" => options.read_only = true,
         "rw" => options.read_only = false,
@@ -154,15 +191,55 @@ fn parse_word(key: &str, value: Option<&[u8]>, word: &[u8], options: &mut Option
         | "default_permissions"
         | "subtype" => {}
         "nodev" | "nosuid" | "noexec" | "noatime" | "nodiratime" | "relatime" | "strictatime"
-        | "sync" | "dirsync" | "context" | "fscontext" | "defcontext" | "rootcontext"
-        | "max_read" => options.kernel.push(whole()),
+        | "sync" | "dirsync" | "max_read" => options.kernel.push(whole()),
+        "context" | "fscontext" | "defcontext" | "rootcontext" => options.labels.push(whole()),
         // What they ask for is always so: link counts and inode numbers are right, hard links are kept.
-        "index" | "xino" | "nfs_export" | "static_nlink" | "fast_ino" | "threaded"
-        | "big_writes" | "writeback" | "timeout" | "lazy_fsync" => {}
+        "index" | "xino" | "nfs_export" | "fast_ino" | "ino32_t" | "threaded" | "big_writes"
+        | "writeback" => {}
+        "debug" => {
+            options.debug = true;
+            options.foreground = true;
+        }
         _ if word.starts_with(b"x-") || word.starts_with(b"comment=") => {}
         _ => options.ignored.push(whole()),
     }
     Ok(())
+}
+
+fn lowers(list: &[u8]) -> Result<Vec<PathBuf>> {
+    let lowers: Vec<PathBuf> = split(list, b':', &[])
+        .iter()
+        .map(|path| unescape(path))
+        .collect();
+    if lowers.iter().any(|path| path.as_os_str().is_empty()) {
+        bail!("an empty path among the layers");
+    }
+    Ok(lowers)
+}
+
+/// The words about owners; false for another.
+fn parse_owners(key: &str, value: Option<&[u8]>, options: &mut Options) -> Result<bool> {
+    let given = || value.context("needs a value");
+    match key {
+        "uidmapping" => options.owners.uids = id_map(given()?)?,
+        "gidmapping" => options.owners.gids = id_map(given()?)?,
+        // A certain id has precedence over root, in whatever order they are given.
+        "squash_to_root" => {
+            options.owners.squash_uid.get_or_insert(0);
+            options.owners.squash_gid.get_or_insert(0);
+        }
+        "squash_to_uid" => options.owners.squash_uid = Some(number(given()?)?),
+        "squash_to_gid" => options.owners.squash_gid = Some(number(given()?)?),
+        "xattr_permissions" => {
+            options.xattr_permissions = match given()? {
+                b"0" => false,
+                b"1" | b"2" => true,
+                _ => bail!("0, 1 or 2"),
+            };
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 fn switch(value: &[u8]) -> Result<bool> {
@@ -173,15 +250,51 @@ fn switch(value: &[u8]) -> Result<bool> {
     }
 }
 
-/// Splits at a separator, except where it follows a backslash. The backslashes stay.
-fn split(text: &[u8], separator: u8) -> Vec<Vec<u8>> {
+fn number<T: std::str::FromStr>(text: &[u8]) -> Result<T> {
+    std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .context("needs a number")
+}
+
+/// `STORED:SHOWN:LENGTH[:STORED:SHOWN:LENGTH…]`: ids in the layers, ids that callers see, and how many of them.
+fn id_map(text: &[u8]) -> Result<IdMap> {
+    let numbers: Vec<u32> = text
+        .split(|&byte| byte == b':')
+        // podman begins with a colon.
+        .filter(|word| !word.is_empty())
+        .map(number)
+        .collect::<Result<_>>()?;
+    let (ranges, rest) = numbers.as_chunks::<3>();
+    if !rest.is_empty() {
+        bail!("ranges of three numbers each, STORED:SHOWN:LENGTH");
+    }
+    let range = |&[stored, shown, length]: &[u32; 3]| IdRange {
+        stored,
+        shown,
+        length,
+    };
+    Ok(IdMap(ranges.iter().map(range).collect()))
+}
+
+/// Splits at a separator, except where it follows a backslash or stands in the quotes of a part that begins with one of
+/// the words that may be quoted. The backslashes and quotes stay.
+fn split(text: &[u8], separator: u8, quotable: &[&str]) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
     let mut part = Vec::new();
     let mut escaped = false;
+    let mut quoted = false;
     for &byte in text {
-        if byte == separator && !escaped {
+        if byte == separator && !escaped && !quoted {
             parts.push(std::mem::take(&mut part));
         } else {
+            if byte == b'"'
+                && quotable
+                    .iter()
+                    .any(|word| part.starts_with(word.as_bytes()))
+            {
+                quoted = !quoted;
+            }
             part.push(byte);
         }
         escaped = byte == b'\\' && !escaped;
@@ -232,6 +345,34 @@ mod tests {
     }
 
     #[test]
+    fn labels_keep_their_commas_and_quotes() {
+        let label = r#"context="system_u:object_r:container_file_t:s0:c1,c2""#;
+        let options = parsed(&["-o", &format!("{label},lowerdir=/a\"b,nodev"), "/m"]);
+        assert_eq!(options.labels, [label]);
+        assert_eq!(options.kernel, ["nodev"]);
+        assert_eq!(options.lowers, [PathBuf::from("/a\"b")]);
+    }
+
+    #[test]
+    fn owners() {
+        let options = parsed(&[
+            "-o",
+            "lowerdir=/a,uidmapping=0:1000:1:1:110000:65536,gidmapping=:0:5:1,squash_to_uid=7,squash_to_root",
+            "/m",
+        ]);
+        let range = |stored, shown, length| IdRange {
+            stored,
+            shown,
+            length,
+        };
+        let uids = IdMap(vec![range(0, 1000, 1), range(1, 110_000, 65536)]);
+        assert_eq!(options.owners.uids, uids);
+        assert_eq!(options.owners.gids, IdMap(vec![range(0, 5, 1)]));
+        assert_eq!(options.owners.squash_uid, Some(7));
+        assert_eq!(options.owners.squash_gid, Some(0));
+    }
+
+    #[test]
     fn unknown_words_are_kept_for_the_report() {
         let options = parsed(&["-olowerdir=/a,wombat=3", "/m", "-f"]);
         assert_eq!(options.ignored, ["wombat=3"]);
@@ -255,6 +396,10 @@ mod tests {
             &["-o", "lowerdir=/a::/b", "/m"],
             &["-o", "lowerdir=/a,metacopy=maybe", "/m"],
             &["-x", "-o", "lowerdir=/a", "/m"],
+            &["-o", "lowerdir=/a,uidmapping=0:1", "/m"],
+            &["-o", "lowerdir=/a,uidmapping=0:x:1", "/m"],
+            &["-o", "lowerdir=/a,timeout=-1", "/m"],
+            &["-o", "lowerdir=/a,xattr_permissions=3", "/m"],
         ] {
             assert!(parse(line.iter().map(OsString::from)).is_err(), "{line:?}");
         }

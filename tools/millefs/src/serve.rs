@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use log::{LevelFilter, Log, Metadata, Record};
 use mille_union::fuse::{MountOptions, Mounted, Passthrough, Via, mount};
-use mille_union::{Access, Config, Features, Lower, MarkSpace, Ownership, Upper, View};
+use mille_union::{
+    Access, Config, Features, Lower, LowerOwnership, MarkSpace, Ownership, Upper, View,
+};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::background;
@@ -58,13 +60,20 @@ fn config(options: Options) -> Config {
     };
     let lower = |path| Lower {
         aufs: true,
+        // A layer of a storage that was made with a mask (podman's force_mask) says so at its root.
+        ownership: LowerOwnership::AsItsRootSays,
         ..Lower::at(path)
     };
     Config {
         lowers: options.lowers.into_iter().map(lower).collect(),
         upper,
         space,
-        ownership: Ownership::Real,
+        ownership: if options.xattr_permissions {
+            Ownership::Override
+        } else {
+            Ownership::Real
+        },
+        owners: options.owners,
         features: Features {
             redirect_dir: redirects,
             metacopy: options.metacopy.unwrap_or(false),
@@ -94,8 +103,22 @@ fn mount_options(options: &Options) -> MountOptions {
         },
         via: if root { Via::Direct } else { Via::Fusermount },
         acl: options.acl.unwrap_or(true),
-        kernel_options: options.kernel.iter().map(name).collect(),
+        static_nlink: options.static_nlink,
+        timeout: options.timeout,
+        kernel_options: kernel_options(options),
     }
+}
+
+/// Words for the kernel. Labels only where it has SELinux: any other refuses the mount because of them.
+fn kernel_options(options: &Options) -> Vec<String> {
+    let text = |word: &std::ffi::OsString| word.to_string_lossy().into_owned();
+    let mut words: Vec<String> = options.kernel.iter().map(text).collect();
+    if std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        words.extend(options.labels.iter().map(text));
+    } else if !options.labels.is_empty() {
+        log::info!("this kernel has no SELinux: labels are ignored");
+    }
+    words
 }
 
 /// The first user namespace maps every id to itself.

@@ -3,12 +3,11 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use mille_layer::{Mark, OverrideStat, Ownership, is_internal_xattr};
+use mille_layer::{Mark, OverrideStat, Ownership, shown_xattr};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use super::{Need, data};
-use crate::dialect::{ORIGIN_NUMBER, mark_name};
 use crate::error::{Context, Error, Result};
 use crate::node::{NodeRef, UpperObject};
 use crate::ownership::{is_null_device, stored_mode, told_kind};
@@ -126,7 +125,9 @@ impl View {
         let symlink = node.kind == FileType::Symlink;
         self.set_ownership(copy, node.kind, stat)?;
         for name in xattr::list(source).op("copy up attributes")? {
-            if is_internal_xattr(&name) {
+            // A list limits a stored mode that nobody sees.
+            let meaningless = self.ownership == Ownership::Override && xattr::is_acl(&name);
+            if shown_xattr(&name).is_none() || meaningless {
                 continue;
             }
             if let Some(value) = xattr::get(source, &name).op("copy up attributes")? {
@@ -135,7 +136,7 @@ impl View {
         }
         if metacopy {
             self.require_writable("copy up")?.note(Trace::Metacopy)?;
-            let name = mark_name(self.space, Mark::Metacopy);
+            let name = self.space.os_name(Mark::Metacopy);
             xattr::set(copy, name, b"", XattrFlags::empty()).op("mark metadata-only copy")?;
         }
         if !node.is_dir() {
@@ -197,14 +198,9 @@ impl View {
     /// Notes the inode number under which the object has been seen, for the next mount. Symbolic links and special files
     /// cannot carry it in the `user.` family: they keep their number only during this mount.
     pub(crate) fn mark_origin(&self, object: BorrowedFd<'_>, ino: u64) {
-        let name = format!("{}{ORIGIN_NUMBER}", self.space.prefix());
+        let name = self.space.os_name(Mark::Ino);
         let digits = ino.to_string();
-        let set = xattr::set(
-            object,
-            name.as_ref(),
-            digits.as_bytes(),
-            XattrFlags::empty(),
-        );
+        let set = xattr::set(object, name, digits.as_bytes(), XattrFlags::empty());
         if let Err(errno) = set {
             log::debug!("inode number {ino} not recorded: {errno}");
         }

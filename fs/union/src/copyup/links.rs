@@ -327,7 +327,7 @@ impl View {
     }
 
     fn has_redirect(&self, root: BorrowedFd<'_>) -> Result<bool> {
-        let name = crate::dialect::mark_name(self.space, mille_layer::Mark::Redirect);
+        let name = self.space.os_name(mille_layer::Mark::Redirect);
         let mut found = false;
         visit_dirs(root, &mut |dir, _| {
             found |= xattr::get(dir, name).op("look for redirects")?.is_some();
@@ -432,7 +432,7 @@ fn collect(root: BorrowedFd<'_>) -> Result<Groups> {
             let Some(stat) = open::stat_name(dir, &name).op("index hard links")? else {
                 continue;
             };
-            if stat.st_nlink > 1 && !crate::dialect::is_whiteout_device(&stat) {
+            if stat.st_nlink > 1 && !mille_layer::is_whiteout_device(&stat) {
                 groups
                     .entry((stat.st_dev, stat.st_ino))
                     .or_default()

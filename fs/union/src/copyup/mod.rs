@@ -155,7 +155,7 @@ impl View {
     /// Marks an upper directory that is about to hold a merged one, as the kernel does: only in such directories does its
     /// overlayfs give a merged directory the same number in a listing as in stat. We need no such mark ourselves.
     pub(crate) fn mark_impure(&self, dir: BorrowedFd<'_>) -> Result<()> {
-        let name = crate::dialect::mark_name(self.space, mille_layer::Mark::Impure);
+        let name = self.space.os_name(mille_layer::Mark::Impure);
         xattr::set(dir, name, b"y", XattrFlags::empty()).op("copy up")
     }
 
@@ -209,7 +209,7 @@ impl View {
         object::set_times(handle.as_fd(), &object::times_of(&stat)).op("copy up")?;
         filled?;
         for mark in [mille_layer::Mark::Metacopy, mille_layer::Mark::Redirect] {
-            let name = crate::dialect::mark_name(self.space, mark);
+            let name = self.space.os_name(mark);
             xattr::remove_if_present(handle.as_fd(), name).op("copy up")?;
         }
         node.unsynced.store(true, Ordering::Relaxed);

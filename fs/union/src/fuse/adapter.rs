@@ -461,16 +461,16 @@ impl Filesystem for Adapter {
     fn ioctl(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
-        _cmd: u32,
-        _in_data: &[u8],
+        cmd: u32,
+        in_data: &[u8],
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
         self.0.count(Op::Ioctl);
-        reply.error(Errno::ENOTTY);
+        self.0.ioctl(ino, cmd, in_data, reply);
     }
 
     fn poll(

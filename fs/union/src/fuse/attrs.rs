@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use fuser::{Errno, INodeNo, ReplyAttr, ReplyEmpty, ReplyXattr};
 use rustix::fs::XattrFlags;
+use rustix::io::Errno as Os;
 
 use super::convert;
 use super::faces::Way;
 use super::files::Caller;
 use super::server::Server;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::node::{NodeId, NodeRef};
 use crate::setattr::SetAttr;
 use crate::sys::xattr::is_acl;
@@ -48,7 +49,20 @@ impl Server {
             }
             return Ok(());
         }
-        self.view.set_attr(node, change)?;
+        let stored = SetAttr {
+            uid: self
+                .view
+                .owners
+                .chown_uid(change.uid)
+                .ok_or(unknown_owner())?,
+            gid: self
+                .view
+                .owners
+                .chown_gid(change.gid)
+                .ok_or(unknown_owner())?,
+            ..change.clone()
+        };
+        self.view.set_attr(node, &stored)?;
         if change.size.is_some() && !caller.keeps_set_id(&self.view, node)? {
             self.view.strip_set_id(node)?;
         }
@@ -77,7 +91,13 @@ impl Server {
         if is_acl(name) && !self.acl {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        let (name, value) = (name.to_owned(), value.to_vec());
+        let (name, mut value) = (name.to_owned(), value.to_vec());
+        if is_acl(&name) {
+            match self.view.owners.stored_acl(value) {
+                Some(stored) => value = stored,
+                None => return reply.error(self.refusal("setxattr", &unknown_owner())),
+            }
+        }
         let slow = self.is_slow(&node, false);
         self.run(slow, move |server| {
             let set = server.try_set_xattr(caller, &node, (&name, &value), flags);
@@ -130,6 +150,9 @@ impl Server {
             .node(ino)
             .and_then(|node| self.view.get_xattr(&node, name))
         {
+            Ok(Some(value)) if is_acl(name) => {
+                sized(&self.view.owners.shown_acl(value), size, reply);
+            }
             Ok(Some(value)) => sized(&value, size, reply),
             Ok(None) => reply.error(Errno::NO_XATTR),
             Err(error) => reply.error(self.refusal("getxattr", &error)),
@@ -149,6 +172,11 @@ impl Server {
             Err(error) => reply.error(self.refusal("listxattr", &error)),
         }
     }
+}
+
+/// The layers have no id for whom the caller names.
+fn unknown_owner() -> Error {
+    Error::refused("store owner", Os::OVERFLOW)
 }
 
 /// Answers with the value, or with its size if the caller asks for that first.

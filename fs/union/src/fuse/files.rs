@@ -221,7 +221,7 @@ impl Server {
     pub(crate) fn created(&self, node: &NodeRef, file: &Handle, flags: i32, reply: ReplyCreate) {
         let id = node.id();
         let attr = match self.view.attr(node) {
-            Ok(attr) => convert::attr(&attr, id.0),
+            Ok(attr) => self.shown(&attr, id.0),
             Err(error) => return reply.error(self.refusal("create", &error)),
         };
         let face = self.faces.of(id);

@@ -26,7 +26,7 @@ impl Server {
         let mut add = |cookie: u64, name: &OsStr, node: Option<&NodeRef>, attr: &Attr| {
             let Some(node) = node else {
                 // Of `.` and `..` the kernel takes only the number.
-                let attr = convert::attr(attr, attr.ino);
+                let attr = self.shown(attr, attr.ino);
                 return reply.add(attr.ino, cookie, name, &Duration::ZERO, &attr, GENERATION);
             };
             // The library tells number and inode number as one, so an object with two numbers is told under the first,
@@ -38,7 +38,7 @@ impl Server {
             } else {
                 Duration::ZERO
             };
-            let attr = convert::attr(attr, id.0);
+            let attr = self.shown(attr, id.0);
             self.view.table.remember(id, node);
             let full = reply.add(
                 attr.ino,

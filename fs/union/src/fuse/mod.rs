@@ -10,6 +10,7 @@ mod counters;
 mod faces;
 mod files;
 mod io;
+mod ioctl;
 mod kernel;
 mod listing;
 mod mount;
@@ -93,8 +94,7 @@ pub fn serve(
 
 fn server(view: Arc<View>, options: &MountOptions) -> (Arc<Server>, Arc<Counters>) {
     let counters = Arc::new(Counters::new());
-    let passthrough = options.passthrough == Passthrough::Auto;
-    let server = Server::new(view, counters.clone(), passthrough, options.acl);
+    let server = Server::new(view, counters.clone(), options);
     (Arc::new(server), counters)
 }
 

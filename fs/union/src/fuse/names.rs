@@ -28,8 +28,8 @@ impl Server {
         reply: ReplyEntry,
     ) {
         let made = self.node(parent).and_then(|parent| {
-            self.view
-                .make(&parent, name, what, umask, Self::owner(request))
+            let owner = self.owner(request);
+            self.view.make(&parent, name, what, umask, owner)
         });
         self.entry_reply(made.map(Some), reply);
     }
@@ -44,8 +44,8 @@ impl Server {
         reply: ReplyCreate,
     ) {
         let caller = Caller::from(request);
-        let owner = Self::owner(request);
         let made = self.node(parent).and_then(|parent| {
+            let owner = self.owner(request);
             match self.view.create(&parent, name, mode, umask, owner) {
                 Err(error) if error.is(Os::EXIST) && flags & libc::O_EXCL == 0 => {
                     self.open_instead(&parent, name, caller, flags)

@@ -1,5 +1,7 @@
 //! How a view is mounted.
 
+use std::time::Duration;
+
 /// Options of a mount.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
@@ -19,6 +21,11 @@ pub struct MountOptions {
     pub via: Via,
     /// POSIX ACLs are checked and kept.
     pub acl: bool,
+    /// Every directory is said to have one name, as if nobody had counted.
+    pub static_nlink: bool,
+    /// Longest time for which the kernel believes names and attributes without asking again; `None`: for ever, since
+    /// every change comes through the mount.
+    pub timeout: Option<Duration>,
     /// Further words for the kernel: `nosuid`, `nodev`, `noexec`, `noatime`, `context=…`.
     pub kernel_options: Vec<String>,
 }
@@ -34,6 +41,8 @@ impl Default for MountOptions {
             passthrough: Passthrough::Auto,
             via: Via::Direct,
             acl: true,
+            static_nlink: false,
+            timeout: None,
             kernel_options: Vec::new(),
         }
     }

@@ -10,6 +10,7 @@ use rustix::io::Errno as Os;
 use super::convert;
 use super::counters::{Counters, Op};
 use super::faces::Faces;
+use super::options::{MountOptions, Passthrough};
 use super::pool::Pool;
 use super::tidy::Tidy;
 use crate::attr::Attr;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::node::{NodeId, NodeRef};
 use crate::sys::ids::Owner;
 use crate::view::View;
+use mille_layer::Ownership;
 
 /// For ever, as far as anybody will notice: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 86400);
@@ -38,16 +40,14 @@ pub(crate) struct Server {
     pub(crate) acl: bool,
     /// Some layer may change below us.
     pub(crate) mutable: bool,
+    static_nlink: bool,
+    timeout: Duration,
 }
 
 impl Server {
-    pub(crate) fn new(
-        view: Arc<View>,
-        counters: Arc<Counters>,
-        passthrough: bool,
-        acl: bool,
-    ) -> Self {
+    pub(crate) fn new(view: Arc<View>, counters: Arc<Counters>, options: &MountOptions) -> Self {
         let mutable = view.has_mutable_lower();
+        let ownership = view.ownership;
         Self {
             view,
             faces: Faces::new(),
@@ -55,9 +55,12 @@ impl Server {
             pool: Pool::new(),
             tidy: Arc::default(),
             notifier: OnceLock::new(),
-            passthrough: AtomicBool::new(passthrough),
-            acl,
+            passthrough: AtomicBool::new(options.passthrough == Passthrough::Auto),
+            // Where modes are told by an attribute, a list would limit another mode than the one told.
+            acl: options.acl && ownership == Ownership::Real,
             mutable,
+            static_nlink: options.static_nlink,
+            timeout: options.timeout.unwrap_or(FOREVER),
         }
     }
 
@@ -79,7 +82,11 @@ impl Server {
 
     /// How long a name stays true.
     pub(crate) fn entry_ttl(&self) -> Duration {
-        if self.mutable { MUTABLE } else { FOREVER }
+        if self.mutable {
+            self.timeout.min(MUTABLE)
+        } else {
+            self.timeout
+        }
     }
 
     /// How long attributes told under `id` stay true.
@@ -92,9 +99,9 @@ impl Server {
             return Duration::ZERO;
         }
         if self.mutable && !node.in_upper() {
-            MUTABLE
+            self.timeout.min(MUTABLE)
         } else {
-            FOREVER
+            self.timeout
         }
     }
 
@@ -131,7 +138,7 @@ impl Server {
         match attr {
             Ok(attr) => {
                 let ttl = self.attr_ttl(node, id);
-                reply.attr(&ttl, &convert::attr(&attr, attr.ino));
+                reply.attr(&ttl, &self.shown(&attr, attr.ino));
             }
             Err(error) => reply.error(self.refusal("getattr", &error)),
         }
@@ -149,7 +156,7 @@ impl Server {
                 let ttl = self.attr_ttl(&node, id);
                 // Before the answer: the kernel may forget the node at once.
                 self.view.table.remember(id, &node);
-                let attr = convert::attr(&attr, id.0);
+                let attr = self.shown(&attr, id.0);
                 reply.entry_with_ttls(&ttl, &self.entry_ttl(), &attr, GENERATION);
             }
             Ok(None) => reply.entry(&self.entry_ttl(), &convert::negative(), GENERATION),
@@ -215,11 +222,32 @@ impl Server {
         }
     }
 
-    pub(crate) fn owner(request: &Request) -> Owner {
-        Owner {
+    /// Who the maker of a new object is in the layers.
+    pub(crate) fn owner(&self, request: &Request) -> Owner {
+        self.view.owners.maker(Owner {
             uid: request.uid(),
             gid: request.gid(),
-        }
+        })
+    }
+
+    /// Attributes as callers see them, under a number.
+    pub(crate) fn shown(&self, attr: &Attr, ino: u64) -> fuser::FileAttr {
+        let Owner { uid, gid } = self.view.owners.shown(Owner {
+            uid: attr.uid,
+            gid: attr.gid,
+        });
+        let nlink = if self.static_nlink && attr.is_dir() {
+            attr.nlink.min(1)
+        } else {
+            attr.nlink
+        };
+        let shown = Attr {
+            uid,
+            gid,
+            nlink,
+            ..*attr
+        };
+        convert::attr(&shown, ino)
     }
 }
 

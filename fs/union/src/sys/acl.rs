@@ -1,4 +1,4 @@
-//! POSIX access control lists, as far as a new object inherits them.
+//! POSIX access control lists: what a new object inherits, and whom they name.
 //!
 //! The format is that of the `system.posix_acl_*` attributes: a 32-bit version 2, then entries of a 16-bit tag, 16-bit
 //! permissions and a 32-bit id, all little-endian (linux/posix_acl_xattr.h).
@@ -8,6 +8,8 @@ const HEADER: usize = 4;
 const ENTRY: usize = 8;
 
 const USER_OBJ: u16 = 0x01;
+const USER: u16 = 0x02;
+const GROUP: u16 = 0x08;
 const GROUP_OBJ: u16 = 0x04;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
@@ -54,6 +56,29 @@ pub(crate) fn inherit(default: &[u8], mode: u32) -> Option<Inherited> {
         mode,
         access: more_than_mode.then_some(access),
     })
+}
+
+/// Exchanges the users and groups that a list names; `None` if one has no other name. What is no such list is left alone.
+pub(crate) fn with_ids(
+    mut list: Vec<u8>,
+    uid: impl Fn(u32) -> Option<u32>,
+    gid: impl Fn(u32) -> Option<u32>,
+) -> Option<Vec<u8>> {
+    if list.len() < HEADER || !(list.len() - HEADER).is_multiple_of(ENTRY) {
+        return Some(list);
+    }
+    for at in (HEADER..list.len()).step_by(ENTRY) {
+        let named = tag(&list, at)?;
+        let place = list.get_mut(at + 4..at + ENTRY)?;
+        let id = u32::from_le_bytes((&*place).try_into().ok()?);
+        let other = match named {
+            USER => uid(id)?,
+            GROUP => gid(id)?,
+            _ => id,
+        };
+        place.copy_from_slice(&other.to_le_bytes());
+    }
+    Some(list)
 }
 
 fn tag(acl: &[u8], at: usize) -> Option<u16> {
@@ -118,6 +143,16 @@ mod tests {
             (OTHER, 0, NONE),
         ]);
         assert_eq!(made.access, Some(want));
+    }
+
+    #[test]
+    fn named_users_and_groups_are_exchanged_and_nobody_else() {
+        let list = acl(&[(USER_OBJ, 7, NONE), (USER, 7, 5), (GROUP, 5, 6)]);
+        let other = with_ids(list.clone(), |uid| Some(uid + 100), |gid| Some(gid + 200));
+        let want = acl(&[(USER_OBJ, 7, NONE), (USER, 7, 105), (GROUP, 5, 206)]);
+        assert_eq!(other, Some(want));
+        assert_eq!(with_ids(list, |_| None, Some), None);
+        assert_eq!(with_ids(vec![2, 0], |_| None, |_| None), Some(vec![2, 0]));
     }
 
     #[test]

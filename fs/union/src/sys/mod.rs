@@ -2,6 +2,7 @@
 
 pub(crate) mod acl;
 pub(crate) mod caller;
+pub(crate) mod flags;
 pub(crate) mod ids;
 pub(crate) mod lease;
 pub(crate) mod memory;

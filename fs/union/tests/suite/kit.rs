@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use mille_union::fuse::{MountOptions, Mounted, mount};
 use mille_union::{
-    Access, Config, Features, Lower, MarkSpace, NodeRef, Owner, Ownership, Upper, View,
+    Access, Config, Features, Lower, MarkSpace, NodeRef, Owner, Owners, Ownership, Upper, View,
     resolve_path,
 };
 
@@ -21,6 +21,7 @@ pub(crate) struct Stage {
     pub(crate) features: Features,
     pub(crate) space: MarkSpace,
     pub(crate) ownership: Ownership,
+    pub(crate) owners: Owners,
 }
 
 /// What the library has to say belongs to a failed test's output.
@@ -71,6 +72,7 @@ impl Stage {
             features,
             space,
             ownership: Ownership::Real,
+            owners: Owners::default(),
         };
         stage.shell(script);
         stage
@@ -107,6 +109,7 @@ impl Stage {
             upper,
             space: self.space,
             ownership: self.ownership,
+            owners: self.owners.clone(),
             features: self.features,
         }
     }

@@ -10,8 +10,10 @@
 
 mod changes;
 mod crowd;
+mod foreign;
 mod kit;
 mod library;
 mod mapping;
 mod mounted;
+mod ownership;
 mod posix;

@@ -351,12 +351,37 @@ fn root_fuse_internal_marks_are_neither_seen_nor_made() {
     stage.shell(
         "cd m; mv d e; chmod 600 e/f; rm -r e; mkdir e; mv e d; touch g
          test -z \"$(getfattr -Rd -m 'overlay' . 2>/dev/null)\"
-         no setfattr -n trusted.overlay.opaque -v y d 2>/dev/null
-         no setfattr -n user.overlay.opaque -v y d 2>/dev/null
+         no setfattr -n user.containers.override_stat -v 5:5:0777 d 2>/dev/null; test $(stat -c %u d) = 0
          setfattr -n user.overlayx -v y d
          no mknod w c 0 0 2>/dev/null; no touch .wh.x 2>/dev/null; no mv g .wh.g 2>/dev/null; no ln g .wh.g 2>/dev/null; touch .whx",
     );
     drop(mounted);
+}
+
+/// An overlay that has our mount as one of its layers marks it as it marks any: its marks are not ours.
+#[test]
+fn root_fuse_marks_of_another_overlay_are_stored_under_other_names() {
+    require_root();
+    let stage = Stage::new(
+        1,
+        "mkdir -p l1/d l1/e; touch l1/d/f; setfattr -n trusted.overlay.overlay.opaque -v y l1/e; touch l1/e/g",
+    );
+    let mounted = stage.mount();
+    stage.shell(
+        "cd m; setfattr -n trusted.overlay.opaque -v y d; setfattr -n user.overlay.redirect -v /x d
+         setfattr -n trusted.overlay.overlay.metacopy -v '' d/f
+         attr() { getfattr -h --absolute-names --only-values -n $1 $2; }
+         test $(attr trusted.overlay.opaque d) = y; test $(attr trusted.overlay.opaque e) = y; ls d/f e/g
+         getfattr -m overlay d/f | grep -x trusted.overlay.overlay.metacopy; touch e/h
+         setfattr -x user.overlay.redirect d; no getfattr -n user.overlay.redirect d 2>/dev/null",
+    );
+    drop(mounted);
+    stage.shell(
+        "cd u; getfattr -n trusted.overlay.overlay.opaque d; no getfattr -n trusted.overlay.opaque d 2>/dev/null
+         getfattr -n trusted.overlay.overlay.overlay.metacopy d/f; getfattr -n trusted.overlay.overlay.opaque e",
+    );
+    let _mounted = stage.mount();
+    stage.shell("ls m/d/f m/e/g m/e/h");
 }
 
 #[test]

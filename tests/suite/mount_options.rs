@@ -1,0 +1,204 @@
+//! The options of `millefs`, one by one, as callers of the mount see them.
+
+use std::path::Path;
+
+use mille_tests::program::{self, Outcome, built};
+use mille_tests::{Who, leftovers, tree};
+
+/// Layers `a` over `b`, `u`, `w` and the mount point `m` in a directory of its own.
+struct Stage {
+    who: Who,
+    directory: tempfile::TempDir,
+}
+
+impl Stage {
+    /// Makes the layers by a script that runs as this user.
+    fn new(who: Who, layers: &str) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("mille-o-")
+            .tempdir_in("/var/tmp")
+            .unwrap();
+        tree::set_mode(directory.path(), 0o755);
+        who.own(directory.path());
+        let stage = Stage { who, directory };
+        stage.script(&format!("mkdir a b u w m; {layers}")).ok();
+        stage
+    }
+
+    fn script(&self, script: &str) -> Outcome {
+        self.script_as(self.who, script)
+    }
+
+    /// Runs a script in the directory; `on OPTIONS` mounts with the layers and these options besides.
+    fn script_as(&self, who: Who, script: &str) -> Outcome {
+        let mut command = who.command(Path::new("/bin/bash"));
+        let script = format!(
+            "on() {{ \"$millefs\" -o \"lowerdir=a:b,upperdir=u,workdir=w${{1:+,$1}}\" m; }}\n\
+             off() {{ umount m 2>/dev/null || fusermount3 -u m; }}\n{script}"
+        );
+        command
+            .args(["-euo", "pipefail", "-c", &script])
+            .current_dir(self.directory.path())
+            .env("millefs", built("millefs"));
+        program::run(command, b"")
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.script("off 2>/dev/null; true");
+        let found = leftovers::below(self.directory.path());
+        leftovers::clear(self.directory.path());
+        if !found.is_empty() && !std::thread::panicking() {
+            panic!("left behind: {found:#?}");
+        }
+    }
+}
+
+#[test]
+fn root_fuse_uidmapping_and_gidmapping_shift_both_ways() {
+    let stage = Stage::new(
+        Who::Root,
+        "touch b/root b/one b/far; chown 1:1 b/one; chown 200000:200000 b/far; chmod 777 u",
+    );
+    let seen = stage
+        .script(
+            "on uidmapping=0:1000:1:1:110000:65536,gidmapping=0:1000:1:1:110000:65536; cd m; \
+             stat -c '%n %u:%g' root one far; \
+             echo x >> one; chown 1000:110004 root; touch made; chown 110000:110000 made; \
+             ! chown 5 one 2>/dev/null; stat -c '%n %u:%g' root one made; cd ..; off; \
+             stat -c '%n %u:%g' u/root u/one u/made",
+        )
+        .ok();
+    assert_eq!(
+        seen,
+        "root 1000:1000\none 110000:110000\nfar 65534:65534\n\
+         root 1000:110004\none 110000:110000\nmade 110000:110000\n\
+         u/root 0:5\nu/one 1:1\nu/made 1:1"
+    );
+}
+
+#[test]
+fn root_fuse_uidmapping_makes_objects_as_their_maker_and_strangers_as_nobody() {
+    let stage = Stage::new(Who::Root, "chmod 777 u");
+    let map = program::ordinary_user().uid;
+    stage
+        .script(&format!(
+            "on uidmapping=7:{map}:1,gidmapping=7:{map}:1; touch m/strange"
+        ))
+        .ok();
+    stage
+        .script_as(Who::Ordinary, "mkdir m/d; ln -s x m/l; stat -c %u m/d")
+        .ok();
+    let stored = stage
+        .script("off; stat -c '%n %u:%g' u/strange u/d u/l")
+        .ok();
+    assert_eq!(stored, "u/strange 65534:65534\nu/d 7:7\nu/l 7:7");
+}
+
+#[test]
+fn root_fuse_uidmapping_shifts_access_control_lists() {
+    let stage = Stage::new(Who::Root, "touch b/f");
+    let seen = stage
+        .script(
+            "on uidmapping=0:5000:100; setfacl -m u:5007:rw m/f; getfacl -nc m/f | grep user:5; \
+             ! setfacl -m u:3:rw m/f 2>/dev/null; off; getfacl -nc u/f | grep user:",
+        )
+        .ok();
+    assert_eq!(seen, "user:5007:rw-\nuser::rw-\nuser:7:rw-");
+}
+
+#[test]
+fn root_fuse_squash_shows_one_owner_and_leaves_the_layers_alone() {
+    let stage = Stage::new(
+        Who::Root,
+        "touch b/f b/g; chown 5:6 b/f; mkdir b/d; chown 7:8 b/d; chmod 777 u",
+    );
+    let seen = stage
+        .script(
+            "on squash_to_root; cd m; stat -c '%n %u:%g' f d .; chown 9:9 f; stat -c '%n %u:%g' f; cd ..; ls u; off; \
+             on squash_to_uid=42,squash_to_root; stat -c '%n %u:%g' m/f; echo x >> m/f; off; \
+             on squash_to_gid=43; stat -c '%n %u:%g' m/f; chown 10:9 m/f; touch m/n; off; stat -c '%n %u:%g' u/f u/n",
+        )
+        .ok();
+    assert_eq!(
+        seen,
+        "f 0:0\nd 0:0\n. 0:0\nf 0:0\nm/f 42:0\nm/f 5:43\nu/f 10:6\nu/n 0:0"
+    );
+}
+
+#[test]
+fn root_fuse_static_nlink_and_timeout() {
+    let stage = Stage::new(Who::Root, "mkdir -p b/d/1 b/d/2; touch b/f; ln b/f b/g");
+    let seen = stage
+        .script(
+            "on; stat -c %h m/d m/f; off; on static_nlink; stat -c %h m/d m/f; mkdir m/d/3; stat -c %h m/d; off",
+        )
+        .ok();
+    assert_eq!(seen, "4\n2\n1\n2\n1");
+    // What somebody does to a layer behind the mount's back shows when the time is over, and never without one.
+    let seen = stage
+        .script(
+            "on timeout=0.2; ls m/behind 2>/dev/null || echo none; touch b/behind; sleep 0.5; ls m/behind; off; \
+             on; ls m/later 2>/dev/null || echo none; touch b/later; sleep 0.5; ls m/later 2>/dev/null || echo none; off",
+        )
+        .ok();
+    assert_eq!(seen, "none\nm/behind\nnone\nnone");
+}
+
+#[test]
+fn root_fuse_noacl_has_no_access_control_lists() {
+    let stage = Stage::new(Who::Root, "touch b/f; setfacl -m u:5:rw b/f");
+    let seen = stage
+        .script(
+            "on noacl; ! setfacl -m u:6:rw m/f 2>/dev/null; getfattr -m - m/f; getfacl -nc m/f | grep user:5 || echo plain; \
+             off; on; getfacl -nc m/f | grep user:5; off",
+        )
+        .ok();
+    assert_eq!(seen, "plain\nuser:5:rw-");
+}
+
+#[test]
+fn root_fuse_labels_are_for_selinux_and_do_no_harm_without() {
+    let stage = Stage::new(Who::Root, "touch b/f");
+    let seen = stage.script(
+        "on 'nodev,context=\"system_u:object_r:container_file_t:s0:c1,c2\",noexec'; grep \" $PWD/m \" /proc/mounts; off",
+    );
+    assert!(seen.ok().contains("nodev,noexec"));
+}
+
+#[test]
+fn root_fuse_unknown_options_are_reported_and_what_others_have_is_taken() {
+    let stage = Stage::new(Who::Root, "touch b/f");
+    let outcome =
+        stage.script("on wombat,volatile,index=off,xino=off,fsync=0,userxattr,x-y=z; ls m; off");
+    assert_eq!(
+        outcome.err().trim(),
+        "millefs: option wombat is not known and ignored"
+    );
+    assert_eq!(outcome.ok(), "f");
+}
+
+#[test]
+fn root_fuse_says_its_version_and_its_options() {
+    let stage = Stage::new(Who::Root, "");
+    let seen = stage
+        .script("\"$millefs\" --version; \"$millefs\" --help")
+        .ok();
+    assert!(seen.starts_with("millefs "), "{seen}");
+    assert!(seen.contains("xattr_permissions"), "{seen}");
+}
+
+#[test]
+fn root_fuse_chattr_and_lsattr_reach_the_layers() {
+    let stage = Stage::new(Who::Root, "touch b/f; mkdir b/d; chattr +d b/f");
+    let seen = stage
+        .script(
+            "letters() { lsattr -d $1 | cut -d' ' -f1 | tr -d e-; }; on; cd m; letters f; chattr +i f; \
+             ! rm f 2>/dev/null; ! bash -c 'echo x > f' 2>/dev/null; letters f; chattr -i f; rm f; \
+             touch g; chattr +a g; echo 1 >> g; ! bash -c 'echo x > g' 2>/dev/null; chattr -a g; cat g; \
+             chattr +A d; letters d; ! chattr -p 5 d 2>/dev/null; cd ..; off; letters u/d; letters b/f",
+        )
+        .ok();
+    assert_eq!(seen, "d\nid\n1\nA\nA\nd");
+}
