@@ -29,6 +29,23 @@ fn user_fuse_an_image_is_mounted_and_unmounted() {
     assert_ne!(outcome.err(), "", "something was written into an image");
 }
 
+/// Nobody but the user can use the mount, so the kernel is not asked to check permissions: what only the container's root
+/// may read is the user's to look at as well.
+#[test]
+fn user_fuse_what_only_root_may_read_is_open_to_the_user() {
+    let store = Store::with_busybox(Who::Ordinary);
+    let script = "$mille run --name work bb sh -c 'echo secret > /root/key; chmod 600 /root/key; chown 5:6 /root/key'; \
+                  mkdir mnt; $mille mount work mnt && cat mnt/root/key && stat -c '%u %g %a' mnt/root/key; \
+                  grep -c \"$PWD/mnt ro,nosuid,nodev\" /proc/self/mountinfo; $mille umount mnt";
+    let outcome = store.script(script);
+    assert_eq!(
+        outcome.out(),
+        "secret\n5 6 600\n1\nmnt",
+        "{}",
+        outcome.err()
+    );
+}
+
 #[test]
 fn root_fuse_a_container_is_mounted_with_its_changes() {
     let store = Store::with_busybox(Who::Root);

@@ -112,7 +112,13 @@ fn begin_outside(engine: &Engine, source: &MountSource, directory: &Path) -> Res
     let device = fusermount(directory)?;
     let served = become_inner_root(engine).and_then(|()| {
         let view = view(engine, source)?;
-        mille_union::fuse::serve(view, device, directory, &options()).map_err(Error::Union)
+        let options = MountOptions {
+            // With ACLs the kernel checks permissions, and what only the container's root may read would be closed to
+            // the user whose container it is. Nobody else can use the mount.
+            acl: false,
+            ..options()
+        };
+        mille_union::fuse::serve(view, device, directory, &options).map_err(Error::Union)
     });
     if let Err(error) = &served {
         log::error!("serve {}: {error}", directory.display());
@@ -161,13 +167,10 @@ fn fusermount(directory: &Path) -> Result<OwnedFd> {
     rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())
         .map_err(|errno| Error::system("hand over a socket")(errno.into()))?;
     let output = Command::new("fusermount3")
-        .args([
-            "-o",
-            "ro,nosuid,nodev,fsname=mille",
-            "-o",
-            &format!("subtype={SUBTYPE}"),
-            "--",
-        ])
+        // In one word: of several only the last counts.
+        .arg("-o")
+        .arg(format!("ro,nosuid,nodev,fsname=mille,subtype={SUBTYPE}"))
+        .arg("--")
         .arg(directory)
         .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
         .stdin(Stdio::null())
