@@ -168,86 +168,6 @@ tar("hardlink.tar", [("up", S, sys.argv[1]), ("x", H, "up/secret")])
 }
 
 #[test]
-fn root_fuse_a_full_disk_is_said_and_survived() {
-    let store = Store::new(Who::Root);
-    let small = store.file("small");
-    std::fs::create_dir(&small).unwrap();
-    mille_tests::program::shell(&format!(
-        "mount -t tmpfs -o size=24m none {}",
-        small.display()
-    ));
-    let unmount = Unmount(small.clone());
-    let root = small.join("root");
-    let mille = |args: &[&str]| {
-        let mut all = vec!["--root", root.to_str().unwrap()];
-        all.extend(args);
-        let mut command = Who::Root.command(&mille_tests::program::built("mille"));
-        command.args(all).env("XDG_RUNTIME_DIR", &small);
-        mille_tests::program::run(command, b"")
-    };
-    std::fs::write(store.file("bb.tar"), mille_tests::rootfs::busybox_tar()).unwrap();
-    mille(&["import", store.file("bb.tar").to_str().unwrap(), "bb"]).ok();
-    // Copy-up and plain writes.
-    let full = mille(&[
-        "run",
-        "--name",
-        "fill",
-        "bb",
-        "sh",
-        "-c",
-        // The kernel tells the server of the last close when it has time: only then is the space free again.
-        "dd if=/dev/zero of=/fill bs=1M count=64 2>&1; echo x >> /t/a; echo code $?; rm /fill; sleep 1; echo y >> /t/b && cat /t/b",
-    ]);
-    assert!(
-        full.out().contains("No space left on device"),
-        "{}",
-        full.out()
-    );
-    assert!(full.out().ends_with("b\ny"), "{}", full.out());
-    // Load of more than fits.
-    let big = store.file("big.tar");
-    mille_tests::program::shell(&format!(
-        "cd $(mktemp -d) && head -c 40M /dev/urandom > big && tar -cf {} big && rm -r \"$PWD\"",
-        big.display()
-    ));
-    mille(&["import", big.to_str().unwrap(), "big"])
-        .code(1)
-        .says("No space left on device");
-    mille(&["fsck"]).code(0);
-    assert_eq!(mille(&["run", "--rm", "bb", "echo", "fine"]).ok(), "fine");
-    // Commit of a layer that no longer fits beside its upper.
-    mille(&[
-        "run",
-        "--name",
-        "half",
-        "bb",
-        "sh",
-        "-c",
-        "head -c 14m /dev/urandom > /half",
-    ])
-    .ok();
-    let commit = mille(&["commit", "half", "half"]);
-    assert_ne!(commit.code, 0);
-    assert!(
-        commit.err().contains("No space left on device"),
-        "{}",
-        commit.err()
-    );
-    mille(&["fsck"]).code(0);
-    mille(&["rm", "fill", "half"]).ok();
-    drop(unmount);
-}
-
-/// Unmounts when dropped.
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).ok();
-    }
-}
-
-#[test]
 fn user_an_unwritable_root_and_a_foreign_root_are_explained() {
     let store = Store::new(Who::Ordinary);
     let mut command = Who::Ordinary.command(&mille_tests::program::built("mille"));
@@ -261,4 +181,67 @@ fn user_an_unwritable_root_and_a_foreign_root_are_explained() {
         outcome.err()
     );
     drop(store);
+}
+
+#[test]
+fn root_places_that_cannot_be_a_store_are_explained() {
+    let store = Store::with_busybox(Who::Root);
+    let file = store.file("file");
+    std::fs::write(&file, "x").unwrap();
+    std::fs::create_dir(store.file("strange")).unwrap();
+    std::fs::write(store.file("strange/x"), "x").unwrap();
+    for (root, reason) in [
+        ("file", "not a directory"),
+        ("file/below", "create directory"),
+        ("strange", "not a mille store"),
+    ] {
+        let root = store.file(root);
+        let mut command = Who::Root.command(&mille_tests::program::built("mille"));
+        command.arg("--root").arg(&root).arg("images");
+        let outcome = mille_tests::program::run(command, b"");
+        outcome.code(1).says(reason).says("--root");
+    }
+    // A store on a file system that has become read-only can be looked at.
+    let script = "mount --bind . . && cd . && mount -o remount,ro,bind . && $mille images -q && $mille ps && \
+                  $mille run --rm bb true";
+    let outcome = store.script(&format!("unshare -m bash -c 'cd $PWD; {script}'"));
+    outcome.code(125).says("Read-only file system");
+    intact(&store);
+}
+
+#[test]
+fn root_fuse_a_missing_or_wrong_device_is_explained() {
+    device(Who::Root);
+}
+
+#[test]
+fn user_fuse_a_missing_closed_or_wrong_device_is_explained() {
+    device(Who::Ordinary);
+}
+
+/// Runs in a mount namespace in which something else stands at /dev/fuse.
+fn device(who: Who) {
+    let store = Store::with_busybox(who);
+    let run = |line: &str| {
+        let mille = store.command(["run", "--rm", "bb", "true"]);
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "bash", "-ec", &format!("{line}; exec \"$@\""), "bash"]);
+        command.arg(mille.get_program()).args(mille.get_args());
+        command.current_dir(store.file(""));
+        command.env("XDG_RUNTIME_DIR", store.file(""));
+        mille_tests::program::run(command, b"")
+    };
+    run("mount --bind /dev/null /dev/fuse")
+        .code(125)
+        .says("mknod -m 666 /dev/fuse c 10 229");
+    run("mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3")
+        .code(125)
+        .says("sudo modprobe fuse");
+    if who == Who::Ordinary {
+        run("mount -t tmpfs none /mnt; mknod -m 600 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse")
+            .code(125)
+            .says("sudo chmod 666 /dev/fuse");
+    }
+    assert_eq!(store.line("ps -aq").ok(), "");
+    intact(&store);
 }

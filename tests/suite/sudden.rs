@@ -159,6 +159,11 @@ impl House {
             let left = names(&directory);
             assert!(left.is_empty(), "{what}: {}: {left:?}", directory.display());
         }
+        let strange: Vec<_> = names(self.store.root())
+            .into_iter()
+            .filter(|name| name.contains("new"))
+            .collect();
+        assert!(strange.is_empty(), "{what}: {strange:?}");
         let listed = listing.out();
         let containers = names(&self.store.root().join("containers"));
         for id in containers.iter().filter(|name| *name != ".staging") {

@@ -66,7 +66,14 @@ pub(crate) fn look(engine: &Engine, container: &Container, freeze: bool) -> Resu
     }
     // One that has just ended is still being taken down.
     let patience = if running { GRACE } else { LOCK_PATIENCE };
-    let lock = Lock::take_within(&engine.layout.container(&container.id).lock(), patience)?;
+    let paths = engine.layout.container(&container.id);
+    let lock = match Lock::take_within(&paths.lock(), patience) {
+        // Removed meanwhile, and the lock with it.
+        Ok(_) | Err(_) if !paths.record().exists() => {
+            return Err(Error::NoSuchContainer(container.id.to_string()));
+        }
+        taken => taken?,
+    };
     let access = if lock.is_some() {
         Access::Exclusive
     } else {

@@ -17,8 +17,9 @@ use rustix::fs::XattrFlags;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::ids::{fill_random, hex};
+use crate::ids::ContainerId;
 use crate::layout::Layout;
+use crate::removal;
 
 /// Directories every container has.
 const DIRECTORIES: [&str; 6] = ["dev", "dev/pts", "dev/shm", "etc", "proc", "sys"];
@@ -40,7 +41,7 @@ pub(crate) struct Dialect {
 
 /// Makes the init layer unless it is there.
 pub(crate) fn ensure(layout: &Layout, dialect: Dialect) -> Result<()> {
-    appear(&layout.init_layer(), |tree| {
+    appear(layout, &layout.init_layer(), |tree| {
         for name in DIRECTORIES {
             make_implied(&tree.join(name), dialect)?;
         }
@@ -68,7 +69,7 @@ pub(crate) fn ensure_host_mask(layout: &Layout, dialect: Dialect) -> Result<Opti
         return Ok(None);
     }
     let layer = layout.root.join("host-mask");
-    appear(&layer, |tree| {
+    appear(layout, &layer, |tree| {
         let mut path = tree.to_path_buf();
         let parts: Vec<_> = root
             .components()
@@ -112,22 +113,23 @@ fn same_mount(path: &Path) -> Result<bool> {
     Ok(mount(Path::new("/"))? == mount(path)?)
 }
 
-/// Builds a layer aside and renames it into place; whoever comes second finds the first one's.
-fn appear(layer: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Builds a layer in the staging area and renames it into place; whoever comes second finds the first one's. Killed
+/// half-way, it is cleared like a container in the making.
+fn appear(layout: &Layout, layer: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if layer.is_dir() {
         return Ok(());
     }
-    let mut random = [0_u8; 8];
-    fill_random(&mut random)?;
-    let aside = layer.with_extension(format!("new-{}", hex(&random)));
-    files::make_directory(&aside, 0o755)?;
-    let built = build(&aside).and_then(|()| match fs::rename(&aside, layer) {
-        Err(_) if layer.is_dir() => Ok(()),
-        other => other.map_err(Error::io("rename into place", layer)),
-    });
-    if aside.exists() {
-        files::remove_tree(&aside)?;
-    }
+    let id = ContainerId::random()?;
+    let staged = layout.staged(&id);
+    let _lock = removal::stage(layout, &id)?;
+    let aside = staged.directory.join("tree");
+    let built = files::make_directory(&aside, 0o755)
+        .and_then(|_| build(&aside))
+        .and_then(|()| match fs::rename(&aside, layer) {
+            Err(_) if layer.is_dir() => Ok(()),
+            other => other.map_err(Error::io("rename into place", layer)),
+        });
+    removal::remove_staged(&staged)?;
     built
 }
 
@@ -175,6 +177,7 @@ mod tests {
             space: MarkSpace::Trusted,
             ownership: Ownership::Real,
         };
+        fs::create_dir_all(layout.staging()).unwrap();
         ensure(&layout, dialect).unwrap();
         ensure(&layout, dialect).unwrap();
         let tree = layout.init_layer();
@@ -184,6 +187,6 @@ mod tests {
         );
         assert_eq!(fs::metadata(tree.join("etc/hosts")).unwrap().len(), 0);
         assert!(tree.join("dev/pts").is_dir() && tree.join(".dockerenv").is_file());
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(layout.staging()).unwrap().count(), 0);
     }
 }

@@ -16,6 +16,7 @@ mod exec;
 mod exec_records;
 mod files;
 mod freeze;
+mod fuse_device;
 mod host_config;
 mod hosts;
 mod ids;

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::monitor::{Outcome, Reporter, descriptors, detach, receive};
 use crate::options::MountSource;
 use crate::served::Served;
-use crate::{open, sys};
+use crate::{fuse_device, open, sys};
 
 /// What the mount table shows as type of our mounts.
 pub(crate) const SUBTYPE: &str = "mille";
@@ -103,7 +103,8 @@ fn options() -> MountOptions {
 }
 
 fn begin(engine: &Engine, source: &MountSource, directory: &Path) -> Result<Mounted> {
-    mille_union::fuse::mount(view(engine, source)?, directory, &options()).map_err(Error::Union)
+    mille_union::fuse::mount(view(engine, source)?, directory, &options())
+        .map_err(fuse_device::explain)
 }
 
 /// As an ordinary user: a mount made in our user namespace would be seen there only. So fusermount3 mounts outside, and

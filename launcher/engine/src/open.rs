@@ -162,15 +162,24 @@ fn root_directory(given: Option<&Path>, real_root: bool) -> Result<PathBuf> {
         None if real_root => PathBuf::from("/var/lib/mille"),
         None => data_home()?.join("mille"),
     };
+    let unusable = |reason: &dyn std::fmt::Display| Error::RunDirectory {
+        path: root.clone(),
+        reason: format!(
+            "cannot be the store: {reason}: choose another place with --root or MILLE_ROOT"
+        ),
+    };
     if let Some(parent) = root.parent() {
-        fs::create_dir_all(parent).map_err(Error::io("create directory", parent))?;
+        fs::create_dir_all(parent).map_err(|error| {
+            unusable(&format!("create directory {}: {error}", parent.display()))
+        })?;
     }
-    files::make_directory(&root, 0o700)?;
+    match files::make_directory(&root, 0o700) {
+        Err(Error::Io { source, .. }) => return Err(unusable(&source)),
+        other => other?,
+    };
     let meta = fs::metadata(&root).map_err(Error::io("stat", &root))?;
     if !meta.is_dir() {
-        return Err(Error::io("use as root", &root)(std::io::Error::from(
-            std::io::ErrorKind::NotADirectory,
-        )));
+        return Err(unusable(&"it is not a directory"));
     }
     // Somebody else's store could be read here but never rightly written.
     if meta.uid() != nix::unistd::geteuid().as_raw() {

@@ -110,7 +110,7 @@ fn staged_id(name: &str) -> Option<ContainerId> {
 }
 
 /// Removes a directory in staging, the lock file last: until then nobody else does the same work.
-fn remove_staged(staged: &ContainerPaths) -> Result<()> {
+pub(crate) fn remove_staged(staged: &ContainerPaths) -> Result<()> {
     let entries = match fs::read_dir(&staged.directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

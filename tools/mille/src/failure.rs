@@ -105,8 +105,9 @@ pub(crate) fn daemon(text: impl Display) -> String {
 }
 
 /// A library error with its causes, as one line: `open layer: /x: permission denied`.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
+    let mut full = is_full(error);
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
@@ -114,9 +115,29 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         if !text.ends_with(&more) {
             text = format!("{text}: {more}");
         }
+        full |= is_full(error);
         cause = error.source();
     }
+    if full {
+        text.push_str(FULL);
+    }
     text
+}
+
+/// What helps when the disk of the store is full.
+const FULL: &str = ": the disk of the store is full: remove containers (`mille rm`) and images (`mille rmi`), or use \
+                    another place (--root)";
+
+/// Whether this is the system's own word for a full disk. An archive's destination that is full names itself instead.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let code = match error.downcast_ref::<std::io::Error>() {
+        Some(error) => error.raw_os_error(),
+        None => error
+            .downcast_ref::<rustix::io::Errno>()
+            .map(|errno| errno.raw_os_error()),
+    };
+    let full = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT];
+    full.iter().any(|errno| Some(errno.raw_os_error()) == code)
 }
 
 impl From<mille_engine::Error> for Failure {

@@ -28,7 +28,7 @@ use crate::options::Streams as Wanted;
 use crate::records::{self, StateRecord};
 use crate::rootfs::{Stack, Writable};
 use crate::signals::Caught;
-use crate::{hosts, launch, removal, sys};
+use crate::{fuse_device, hosts, launch, removal, sys};
 
 use super::hub::{Hub, Streams};
 use super::report::{Outcome, Reporter};
@@ -56,13 +56,14 @@ impl Job {
         // First of all: without the lock the run-time directory looks like a leftover, which any command may clear.
         let lock = match Lock::take_within(&paths.lock(), HANDOVER) {
             Ok(Some(lock)) if paths.record().exists() => lock,
-            Ok(_) => {
-                self.reporter.send(&Outcome::Busy);
-                sys::exit_now(0);
-            }
-            Err(error) => {
+            Err(error) if paths.record().exists() => {
                 self.reporter.send(&failed(&error));
                 sys::exit_now(1);
+            }
+            // Somebody else has it, or has removed it.
+            Ok(_) | Err(_) => {
+                self.reporter.send(&Outcome::Busy);
+                sys::exit_now(0);
             }
         };
         let kept: Vec<_> = self
@@ -222,7 +223,7 @@ impl Life<'_> {
             subtype: crate::mounts::SUBTYPE.to_owned(),
             ..MountOptions::default()
         };
-        mille_union::fuse::mount(view, &merged, &options).map_err(Error::Union)
+        mille_union::fuse::mount(view, &merged, &options).map_err(fuse_device::explain)
     }
 
     /// Keeps the way in for exec and others: nobody can open /proc/PID/ns of an undumpable process.

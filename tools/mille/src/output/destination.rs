@@ -68,7 +68,7 @@ impl Destination {
     /// Writes what is buffered and gives the file its name.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.bar.finish_and_clear();
-        self.writer().flush()?;
+        self.flush()?;
         if let Kind::File {
             out,
             directory,
@@ -90,6 +90,16 @@ impl Destination {
                 .map_err(io::Error::from)?;
         }
         Ok(())
+    }
+
+    /// Says which file could not be written.
+    fn named(&self, error: io::Error) -> io::Error {
+        match &self.kind {
+            Kind::File { name, .. } => {
+                io::Error::new(error.kind(), format!("{}: {error}", name.display()))
+            }
+            Kind::Special(_) | Kind::Stdout(_) => error,
+        }
     }
 
     fn writer(&mut self) -> &mut dyn Write {
@@ -186,13 +196,15 @@ fn bar(verb: &str) -> ProgressBar {
 
 impl Write for Destination {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.writer().write(bytes)?;
+        let written = self.writer().write(bytes);
+        let written = written.map_err(|error| self.named(error))?;
         self.bar.inc(written as u64);
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.writer().flush()
+        let flushed = self.writer().flush();
+        flushed.map_err(|error| self.named(error))
     }
 }
 
