@@ -98,6 +98,9 @@ impl View {
         let object = self
             .upper_object(node)?
             .ok_or(Error::refused("link", Errno::STALE))?;
+        if node.is_metacopy() {
+            self.mark_impure(dir.as_fd())?;
+        }
         if spot.whiteout {
             let temp = work.fresh_temp();
             object::link(object.as_fd(), work.fd(), &temp.name).op("link")?;

@@ -232,7 +232,7 @@ impl View {
     }
 
     fn mark_new_parent(&self, node: &NodeRef, parent: &OwnedFd) -> Result<()> {
-        if node.stack.dirs().is_empty() {
+        if node.stack.dirs().is_empty() && !node.is_metacopy() {
             return Ok(());
         }
         self.mark_impure(parent.as_fd())

@@ -82,7 +82,7 @@ impl View {
     ) -> Result<Vec<Link>> {
         let mut placed: Vec<Link> = Vec::new();
         for link in links {
-            match self.place_link(work, node, temp, link) {
+            match self.place_link(work, node, temp, link, copy.metacopy) {
                 Ok(true) => placed.push(link.clone()),
                 Ok(false) => {}
                 Err(error) => {
@@ -103,6 +103,7 @@ impl View {
         node: &NodeRef,
         temp: &Temp<'_>,
         link: &Link,
+        metacopy: bool,
     ) -> Result<bool> {
         let parent = self.upper_dir(&link.parent)?;
         let parent = parent.ok_or(Error::refused("copy up", Errno::STALE))?;
@@ -112,6 +113,9 @@ impl View {
             return Ok(false);
         }
         let times = KeptTimes::of(parent.as_fd())?;
+        if metacopy {
+            self.mark_impure(parent.as_fd())?;
+        }
         rustix::fs::linkat(work.fd(), &temp.name, &parent, &link.name, AtFlags::empty())
             .op("copy up hard link")?;
         times.restore(parent.as_fd());

@@ -135,7 +135,7 @@ impl View {
             return self.hold_nameless(node, temp, copy);
         }
         let times = KeptTimes::of(parent.as_fd())?;
-        if node.is_dir() {
+        if node.is_dir() || copy.metacopy {
             self.mark_impure(parent.as_fd())?;
         }
         self.table.add_upper(node, copy.dev, copy.ino, true);
@@ -152,8 +152,9 @@ impl View {
         Ok(())
     }
 
-    /// Marks an upper directory that is about to hold a merged one, as the kernel does: only in such directories does its
-    /// overlayfs give a merged directory the same number in a listing as in stat. We need no such mark ourselves.
+    /// Marks an upper directory that is about to hold something with a lower part (a merged directory, or attributes
+    /// without data), as the kernel does: only in such directories does its overlayfs give that the same number in a
+    /// listing as in stat. We need no such mark ourselves.
     pub(crate) fn mark_impure(&self, dir: BorrowedFd<'_>) -> Result<()> {
         let name = self.space.os_name(mille_layer::Mark::Impure);
         xattr::set(dir, name, b"y", XattrFlags::empty()).op("copy up")

@@ -118,6 +118,12 @@ impl Node {
             .is_some_and(|upper| !upper.metacopy)
     }
 
+    /// True if only its attributes are in the upper.
+    pub(crate) fn is_metacopy(&self) -> bool {
+        let state = self.state.read();
+        state.upper.as_ref().is_some_and(|upper| upper.metacopy)
+    }
+
     /// No name is left: it lives only for those who hold it.
     pub(crate) fn is_removed(&self) -> bool {
         self.state.read().is_removed()

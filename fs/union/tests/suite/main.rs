@@ -14,6 +14,7 @@ mod foreign;
 mod kit;
 mod library;
 mod mapping;
+mod matrix;
 mod mounted;
 mod ownership;
 mod posix;
