@@ -5,6 +5,7 @@
 //! one fails.
 
 pub mod docker;
+pub mod inside;
 pub mod leftovers;
 pub mod mapping;
 pub mod program;
@@ -13,5 +14,6 @@ pub mod store;
 pub mod tracer;
 pub mod tree;
 
+pub use inside::Inside;
 pub use program::{Outcome, Who};
 pub use store::Store;

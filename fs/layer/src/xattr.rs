@@ -48,6 +48,7 @@ pub fn get(
         Some(_) => fs::lgetxattr(path.as_slice(), attribute, value),
         None => fs::getxattr(path.as_slice(), attribute, value),
     };
+    let wanted = OsStr::from_bytes(attribute.to_bytes());
     let mut outcome = read(&mut value);
     if outcome == Err(Errno::RANGE) {
         value = vec![0u8; KERNEL_MAX_BYTES];
@@ -59,6 +60,8 @@ pub fn get(
             Ok(Some(value))
         }
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        // Reading `user.` attributes of a file that one may not read is refused before it is known whether there are any.
+        Err(Errno::ACCESS) if !names(dir, name)?.iter().any(|other| *other == *wanted) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

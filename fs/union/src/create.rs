@@ -12,7 +12,6 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
-use crate::getattr::Handle;
 use crate::lookup::NAME_MAX;
 use crate::node::NodeRef;
 use crate::ownership::{is_null_device, stored_mode, told_kind};
@@ -84,7 +83,7 @@ impl View {
             .map(|(node, _)| node)
     }
 
-    /// Makes a new empty regular file and returns a handle of it as well.
+    /// Makes a new empty regular file and returns it open for reading and writing as well.
     ///
     /// # Errors
     /// As [`Self::make`].
@@ -95,14 +94,13 @@ impl View {
         mode: u32,
         umask: u32,
         owner: Owner,
-    ) -> Result<(NodeRef, Handle)> {
+    ) -> Result<(NodeRef, OwnedFd)> {
         let what = Make::Node {
             kind: FileType::RegularFile,
             mode,
             rdev: 0,
         };
-        let (node, file) = self.make_with(parent, name, what, umask, owner)?;
-        Ok((node, Handle::Own(file)))
+        self.make_with(parent, name, what, umask, owner)
     }
 
     fn make_with(

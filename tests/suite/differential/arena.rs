@@ -39,6 +39,12 @@ impl Kind {
         ..Self::ROOT
     };
 
+    /// The ordinary user, who mounts by fusermount3.
+    pub const ORDINARY: Kind = Kind {
+        kernel: false,
+        ..Self::NAMESPACE
+    };
+
     /// Whether directories with lower parts can be renamed.
     pub fn redirects(&self) -> bool {
         !self.userxattr
@@ -70,6 +76,8 @@ cd ..; find l1 l2 l3 -exec touch -h -d @1700000000 {} +
 #[derive(Debug)]
 pub struct Layers {
     directory: tempfile::TempDir,
+    /// Where uppers and plain trees are made.
+    uppers: PathBuf,
     kind: Kind,
     fingerprints: Vec<(PathBuf, String)>,
 }
@@ -77,14 +85,14 @@ pub struct Layers {
 impl Layers {
     /// Makes the layers, and uppers later, in the usual place.
     pub fn new(kind: Kind) -> Self {
-        Self::below(Path::new("/var/tmp"), kind)
+        Self::with_uppers(kind, None)
     }
 
-    /// Makes them in a directory of a certain file system.
-    pub fn below(place: &Path, kind: Kind) -> Self {
+    /// Makes the layers in the usual place, and uppers later in a directory of another file system.
+    pub fn with_uppers(kind: Kind, uppers: Option<&Path>) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mille-d-")
-            .tempdir_in(place)
+            .tempdir_in("/var/tmp")
             .unwrap();
         tree::set_mode(directory.path(), 0o755);
         let at = directory.path().display().to_string();
@@ -92,6 +100,7 @@ impl Layers {
         shell(&format!("umask 022; cd {at} && X={family}; {LAYERS}"));
         let layers = Layers {
             fingerprints: fingerprints(directory.path()),
+            uppers: uppers.unwrap_or(directory.path()).to_owned(),
             directory,
             kind,
         };
@@ -155,7 +164,7 @@ impl<'a> Arena<'a> {
     fn unfurnished(layers: &'a Layers, kind: Kind) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("case-")
-            .tempdir_in(layers.directory.path())
+            .tempdir_in(&layers.uppers)
             .unwrap()
             .keep();
         tree::set_mode(&directory, 0o755);

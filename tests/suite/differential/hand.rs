@@ -305,7 +305,12 @@ impl Hand {
         let plain = XattrFlags::empty();
         let changed = match operation {
             Op::Chmod { path, mode } => {
-                rustix::fs::chmod(self.at(path), Mode::from_raw_mode(*mode))
+                let mut mode = *mode;
+                if !self.may_switch && self.at(path).is_dir() {
+                    // A server that may not write or search a directory cannot copy anything up in it; documented.
+                    mode |= 0o700;
+                }
+                rustix::fs::chmod(self.at(path), Mode::from_raw_mode(mode))
             }
             Op::Chown { path, uid, gid } => {
                 return std::os::unix::fs::lchown(self.at(path), Some(*uid), Some(*gid))
@@ -373,7 +378,7 @@ fn on_handle(file: &mut File, operation: &Op) -> Answer {
         }
         Op::StatHandle(_) => return Ok(described(&meta)),
         Op::Sync(_) => file.sync_all().map_err(number)?,
-        Op::ChmodHandle { mode, .. } => {
+        Op::ChmodHandle { mode, .. } if meta.is_file() => {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(*mode)).map_err(errno)?;
         }
         Op::ReadHandle(_) if meta.is_file() => {
@@ -388,6 +393,9 @@ fn on_handle(file: &mut File, operation: &Op) -> Answer {
         Op::TruncateHandle { size, .. } if meta.is_file() => {
             file.set_len(*size).map_err(number)?;
         }
+        // What reaches the file system from a mapping is written by the server, and clears set-id bits if that is an
+        // ordinary user; documented.
+        Op::MapWrite { .. } if meta.mode() & 0o6000 != 0 && !nix::unistd::geteuid().is_root() => {}
         Op::MapWrite { fill, .. } if meta.is_file() && meta.size() > 0 => {
             mille_tests::mapping::write_first(file, *fill).map_err(|error| error as i32)?;
         }

@@ -9,6 +9,7 @@ mod exchange;
 mod hand;
 mod judge;
 mod op;
+mod places;
 mod regressions;
 mod survey;
 

@@ -1,6 +1,11 @@
 //! Shrunk sequences that once went wrong.
 
-use super::arena::{Kind, Layers};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+
+use mille_tests::{Inside, inside};
+
+use super::arena::{Arena, Kind, Layers};
 use super::judge::hold;
 use super::op::Op;
 
@@ -34,4 +39,59 @@ fn root_fuse_an_acl_set_from_outside_the_group_clears_set_gid() {
             })),
         ],
     );
+}
+
+#[test]
+fn ordinary_fuse_what_is_open_for_writing_stays_so_when_the_mode_forbids_it() {
+    inside!(Inside::Ordinary);
+    holds(
+        Kind::ORDINARY,
+        &[
+            Op::Open {
+                slot: 0,
+                path: "c",
+                write: true,
+                append: false,
+            },
+            Op::ChmodHandle {
+                slot: 0,
+                mode: 0o444,
+            },
+            Op::TruncateHandle {
+                slot: 0,
+                size: 1426,
+            },
+            Op::WriteHandle {
+                slot: 0,
+                at: 100,
+                fill: b'x',
+            },
+            Op::ChmodHandle { slot: 0, mode: 0 },
+            Op::ReadHandle(0),
+            Op::Sync(0),
+        ],
+    );
+}
+
+/// As git makes its objects.
+#[test]
+fn ordinary_fuse_the_maker_of_a_read_only_file_fills_it() {
+    inside!(Inside::Ordinary);
+    let layers = Layers::new(Kind::ORDINARY);
+    let arena = Arena::new(&layers);
+    for mode in [0o444, 0o200, 0] {
+        let path = arena.ours().join(format!("mode-{mode:o}"));
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&path)
+            .unwrap();
+        file.write_all(b"object").unwrap();
+        file.sync_all().unwrap();
+        file.set_len(3).unwrap();
+        drop(file);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"obj");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, OsStr};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, StatxFlags};
 
 /// What is seen of one object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Object {
     mode: u32,
     uid: u32,
@@ -54,8 +55,16 @@ fn visit(root: &Path, relative: &Path, found: &mut Survey) -> Result<(), String>
     let complain = |path: &Path, error: &dyn std::fmt::Display| {
         format!("{}: {error}", root.join(path).display())
     };
-    let dir =
-        std::fs::File::open(root.join(relative)).map_err(|error| complain(relative, &error))?;
+    let dir = match std::fs::File::open(root.join(relative)) {
+        Ok(dir) => dir,
+        // An ordinary user may have shut himself out; then he is in all trees alike.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let object = found.get_mut(relative).unwrap();
+            object.content = "may not be listed".into();
+            return Ok(());
+        }
+        Err(error) => return Err(complain(relative, &error)),
+    };
     let mut entries = Vec::new();
     for entry in Dir::new(dir).map_err(|error| complain(relative, &error))? {
         let entry = entry.map_err(|error| complain(relative, &error))?;
@@ -63,11 +72,18 @@ fn visit(root: &Path, relative: &Path, found: &mut Survey) -> Result<(), String>
         entries.push((name, entry.file_type(), entry.ino()));
     }
     let mut subdirectories = 0;
+    let mut unseen = false;
     for (name, kind, ino) in entries {
         if name == "." || name == ".." {
             continue;
         }
         let path = relative.join(&name);
+        let seen = root.join(&path).symlink_metadata();
+        if seen.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
+            found.insert(path, Object::default());
+            unseen = true;
+            continue;
+        }
         let object = object(&root.join(&path))?;
         if kind != FileType::from_raw_mode(object.mode) || ino != object.ino {
             let (mode, number) = (object.mode, object.ino);
@@ -84,7 +100,7 @@ fn visit(root: &Path, relative: &Path, found: &mut Survey) -> Result<(), String>
     }
     let links = found[relative].nlink;
     // 1 says that nobody counted, as in btrfs and many others.
-    if links != 1 && links != 2 + subdirectories {
+    if !unseen && links != 1 && links != 2 + subdirectories {
         let text = format!("a directory of {subdirectories} directories has {links} links");
         return Err(complain(relative, &text));
     }
@@ -96,15 +112,15 @@ fn object(path: &Path) -> Result<Object, String> {
     let meta = path.symlink_metadata().map_err(|error| complain(&error))?;
     let kind = meta.file_type();
     let content = if kind.is_file() {
-        let bytes = std::fs::read(path).map_err(|error| complain(&error))?;
-        if bytes.len() as u64 != meta.len() {
-            return Err(complain(&format!(
-                "{} bytes of {}",
-                bytes.len(),
-                meta.len()
-            )));
+        match std::fs::read(path) {
+            Ok(bytes) if bytes.len() as u64 == meta.len() => format!("{:x}", sum(&bytes)),
+            Ok(bytes) => {
+                let text = format!("{} bytes of {}", bytes.len(), meta.len());
+                return Err(complain(&text));
+            }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => "may not be read".into(),
+            Err(error) => return Err(complain(&error)),
         }
-        format!("{:x}", sum(&bytes))
     } else if kind.is_symlink() {
         let target = std::fs::read_link(path).map_err(|error| complain(&error))?;
         target.as_os_str().as_bytes().escape_ascii().to_string()
@@ -178,7 +194,7 @@ impl Identity {
     pub fn check(&mut self, ours: &Survey, plain: &Survey) -> Result<(), String> {
         let mut taken = HashMap::new();
         for (path, object) in ours {
-            let Some(other) = plain.get(path) else {
+            let Some(other) = plain.get(path).filter(|other| other.ino != 0) else {
                 continue;
             };
             let key = (other.ino, other.birth);

@@ -71,7 +71,10 @@ pub fn file_marks(object: BorrowedFd<'_>, space: MarkSpace) -> io::Result<FileMa
                 marks.redirect = read()?.map(|value| parse_redirect(&value)).transpose()?;
             }
             Mark::Ino => {
-                marks.ino = read()?
+                // A courtesy: of a file that an ordinary user may not read it is not known.
+                marks.ino = read()
+                    .ok()
+                    .flatten()
                     .and_then(|digits| String::from_utf8(digits).ok())
                     .and_then(|digits| digits.parse().ok());
             }

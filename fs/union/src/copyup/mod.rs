@@ -256,6 +256,17 @@ impl View {
     /// # Errors
     /// The disk's.
     pub fn sync(&self, node: &NodeRef, data_only: bool) -> Result<()> {
+        self.sync_through(node, data_only, None)
+    }
+
+    /// As [`Self::sync`], through a descriptor that is open already, if there is one: the object's mode need not allow to
+    /// open it once more.
+    pub(crate) fn sync_through(
+        &self,
+        node: &NodeRef,
+        data_only: bool,
+        mut held: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
         if !matches!(node.kind, FileType::RegularFile | FileType::Directory) {
             return Ok(());
         }
@@ -266,7 +277,12 @@ impl View {
             let Some(handle) = self.upper_object(&here)? else {
                 return Ok(());
             };
-            if let Err(errno) = object::sync(handle.as_fd(), data_only && !fresh) {
+            let data_only_here = data_only && !fresh;
+            let synced = match held.take() {
+                Some(file) => object::sync_open(file, data_only_here),
+                None => object::sync(handle.as_fd(), data_only_here),
+            };
+            if let Err(errno) = synced {
                 here.unsynced.fetch_or(fresh, Ordering::Relaxed);
                 return Err(errno).op("fsync");
             }

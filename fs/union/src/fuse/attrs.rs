@@ -12,7 +12,7 @@ use super::convert;
 use super::faces::Way;
 use super::files::Caller;
 use super::server::Server;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::node::{NodeId, NodeRef};
 use crate::setattr::SetAttr;
 use crate::sys::xattr::is_acl;
@@ -31,7 +31,7 @@ impl Server {
         reply: ReplyAttr,
     ) {
         let id = convert::node_id(ino);
-        let result = self.try_setattr(caller, node, &change);
+        let result = self.try_setattr(caller, node, id, &change);
         if result.is_ok() && change.size.is_some() && by_path && self.reads_old_bytes(node, id) {
             // Readers keep the old bytes under this number; the new size belongs to the new one.
             self.renumber(node, id);
@@ -41,7 +41,13 @@ impl Server {
         self.attr_reply(node, id, reply, attr);
     }
 
-    fn try_setattr(&self, caller: Caller, node: &NodeRef, change: &SetAttr) -> Result<()> {
+    fn try_setattr(
+        &self,
+        caller: Caller,
+        node: &NodeRef,
+        id: NodeId,
+        change: &SetAttr,
+    ) -> Result<()> {
         if change.is_empty() {
             // The kernel's way of asking that set-id bits go: somebody is about to write.
             if !caller.keeps_set_id(&self.view, node)? {
@@ -49,7 +55,7 @@ impl Server {
             }
             return Ok(());
         }
-        let stored = SetAttr {
+        let mut stored = SetAttr {
             uid: self
                 .view
                 .owners
@@ -62,7 +68,15 @@ impl Server {
                 .ok_or(unknown_owner())?,
             ..change.clone()
         };
-        self.view.set_attr(node, &stored)?;
+        if let Some(file) = self.held_for_writing(id).filter(|_| change.by_handle)
+            && let Some(size) = stored.size.take()
+        {
+            // Through what was opened: the mode may have changed since.
+            rustix::fs::ftruncate(&file, size).op("truncate")?;
+        }
+        if !stored.is_empty() {
+            self.view.set_attr(node, &stored)?;
+        }
         if change.size.is_some() && !caller.keeps_set_id(&self.view, node)? {
             self.view.strip_set_id(node)?;
         }

@@ -58,11 +58,14 @@ pub(crate) struct Face {
     pub(crate) files: Files,
 }
 
-/// The server's descriptors of a node's bytes, opened when a request needs them.
+/// The server's descriptors of a node's bytes, opened when a request needs them; by a server that must obey the permission
+/// bits, when the file is opened: they may have changed by the time of the request.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     pub(crate) read: Option<Arc<OwnedFd>>,
     pub(crate) write: Option<Arc<OwnedFd>>,
+    /// `write` cannot be read from.
+    pub(crate) write_only: bool,
     /// `read` is the upper's.
     pub(crate) in_upper: bool,
 }

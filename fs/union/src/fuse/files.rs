@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno as Os;
 
 use super::convert;
-use super::faces::{Backing, Face, Way};
+use super::faces::{Backing, Face, Files, Way};
 use super::server::{GENERATION, Server};
 use crate::error::{Context, Error, Result};
 use crate::getattr::Handle;
@@ -130,6 +130,9 @@ impl Server {
             }
             Way::Closed => self.choose_way(&mut face, &node, id, register)?,
         };
+        if self.ordinary && matches!(opened, Opened::Cached { .. }) {
+            self.open_in(&mut face, &node, is_writing(flags))?;
+        }
         face.opens += 1;
         if is_writing(flags) {
             face.writers += 1;
@@ -218,7 +221,7 @@ impl Server {
     }
 
     /// Answers CREATE with a file just made.
-    pub(crate) fn created(&self, node: &NodeRef, file: &Handle, flags: i32, reply: ReplyCreate) {
+    pub(crate) fn created(&self, node: &NodeRef, file: Created, flags: i32, reply: ReplyCreate) {
         let id = node.id();
         let attr = match self.view.attr(node) {
             Ok(attr) => self.shown(&attr, id.0),
@@ -227,7 +230,7 @@ impl Server {
         let face = self.faces.of(id);
         let mut face = face.lock();
         let backing = match &face.way {
-            Way::Closed if self.passthrough() => self.register(file.as_fd(), true, &reply),
+            Way::Closed if self.passthrough() => self.register(file.handle(), true, &reply),
             // Somebody else's file after all, and open.
             Way::Direct(backing) if backing.in_upper => Some(backing.clone()),
             Way::Direct(_) => {
@@ -256,6 +259,16 @@ impl Server {
             }
             None => {
                 face.way = Way::Cached;
+                match file {
+                    // Writing comes next, and the mode of a new file need not allow us to open it again.
+                    Created::New(file) => face.files.write = Some(Arc::new(file)),
+                    Created::Found(_) if self.ordinary => {
+                        if let Err(error) = self.open_in(&mut face, node, is_writing(flags)) {
+                            log::debug!("create: {error}");
+                        }
+                    }
+                    Created::Found(_) => {}
+                }
                 reply.created(&ttl, &attr, GENERATION, fh, cached_flags(true));
             }
         }
@@ -291,39 +304,77 @@ impl Server {
         Ok((node, file))
     }
 
+    /// The descriptor that the opens of a number write through, if there is one.
+    pub(crate) fn held_for_writing(&self, id: NodeId) -> Option<Arc<OwnedFd>> {
+        self.faces.known(id)?.lock().files.write.clone()
+    }
+
     fn data_of(&self, node: &NodeRef, face: &Mutex<Face>, write: bool) -> Result<Arc<OwnedFd>> {
         let mut face = face.lock();
+        let file = self.open_in(&mut face, node, write)?;
+        if face.opens == 0 {
+            // Nobody will close it.
+            face.files = Files::default();
+        }
+        Ok(file)
+    }
+
+    /// The server's descriptor among those of a face, opened if it is not there.
+    fn open_in(&self, face: &mut Face, node: &NodeRef, write: bool) -> Result<Arc<OwnedFd>> {
+        let files = &mut face.files;
         if write {
-            if let Some(file) = &face.files.write {
+            if let Some(file) = &files.write {
                 return Ok(file.clone());
             }
             if !node.data_in_upper() {
                 // Opened for writing means copied up: nothing else may be written.
                 return Err(Error::refused("write", Os::BADF));
             }
-            let file = Arc::new(self.view.open_data(node, OFlags::RDWR)?.fd);
-            if face.opens > 0 {
-                face.files.write = Some(file.clone());
-            }
-            return Ok(file);
+            let both = self.view.open_data(node, OFlags::RDWR);
+            files.write_only = both.as_ref().is_err_and(|error| error.is(Os::ACCESS));
+            let data = if files.write_only {
+                self.view.open_data(node, OFlags::WRONLY)?
+            } else {
+                both?
+            };
+            return Ok(files.write.insert(Arc::new(data.fd)).clone());
         }
-        if let Some(file) = &face.files.write {
+        if let Some(file) = files.write.as_ref().filter(|_| !files.write_only) {
             return Ok(file.clone());
         }
         let in_upper = node.data_in_upper();
-        if let Some(file) = &face.files.read
-            && face.files.in_upper == in_upper
+        if let Some(file) = &files.read
+            && files.in_upper == in_upper
         {
             return Ok(file.clone());
         }
         // A reader under the old number goes on seeing the lower's bytes, as its mappings do.
-        let data = self.view.open_data(node, OFlags::RDONLY)?;
-        let file = Arc::new(data.fd);
-        if face.opens > 0 {
-            face.files.read = Some(file.clone());
-            face.files.in_upper = data.in_upper;
+        match (self.view.open_data(node, OFlags::RDONLY), &files.read) {
+            // Copied up, and the mode has changed: nobody has written, or there would be a descriptor for that.
+            (Err(error), Some(file)) if error.is(Os::ACCESS) => Ok(file.clone()),
+            (data, _) => {
+                let data = data?;
+                files.in_upper = data.in_upper;
+                Ok(files.read.insert(Arc::new(data.fd)).clone())
+            }
         }
-        Ok(file)
+    }
+}
+
+/// The file that CREATE answers with.
+pub(crate) enum Created {
+    /// Made just now, open for reading and writing.
+    New(OwnedFd),
+    /// Somebody else's; a handle of it.
+    Found(Handle),
+}
+
+impl Created {
+    fn handle(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::New(file) => file.as_fd(),
+            Self::Found(handle) => handle.as_fd(),
+        }
     }
 }
 

@@ -4,9 +4,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use fuser::{Errno, INodeNo, ReplyEmpty, ReplyLseek, ReplyWrite};
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno as Os;
 
+use super::convert;
 use super::server::Server;
 use crate::error::{Context, Error, Result};
 
@@ -56,7 +57,9 @@ impl Server {
             Err(error) => return reply.error(self.refusal("fsync", &error)),
         };
         self.run(true, move |server| {
-            let synced = server.view.sync(&node, datasync);
+            let held = server.held_for_writing(convert::node_id(ino));
+            let held = held.as_ref().map(|file| file.as_fd());
+            let synced = server.view.sync_through(&node, datasync, held);
             server.empty_reply("fsync", synced, reply);
         });
     }
@@ -84,11 +87,10 @@ impl Server {
             (libc::SEEK_HOLE, Ok(offset)) => SeekFrom::Hole(offset),
             _ => return reply.error(Errno::EINVAL),
         };
-        // A descriptor of its own: the shared one has one offset for everybody.
-        let found = self.node(ino).and_then(|node| {
-            let file = self.view.open_data(&node, OFlags::RDONLY)?;
-            rustix::fs::seek(&file.fd, from).op("lseek")
-        });
+        // The shared descriptor will do: what is asked does not depend on its offset, and nothing else uses that.
+        let found = self
+            .data(ino, false)
+            .and_then(|(_, file)| rustix::fs::seek(&file, from).op("lseek"));
         match found {
             Ok(offset) => reply.offset(i64::try_from(offset).unwrap_or(i64::MAX)),
             Err(error) => reply.error(self.refusal("lseek", &error)),

@@ -7,11 +7,10 @@ use fuser::{INodeNo, ReplyCreate, ReplyEmpty, ReplyEntry, Request};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno as Os;
 
-use super::files::Caller;
+use super::files::{Caller, Created};
 use super::server::Server;
 use crate::create::Make;
 use crate::error::{Error, Result};
-use crate::getattr::Handle;
 use crate::node::{NodeId, NodeRef};
 
 /// A copy-up of a file up to this size takes no longer than a request's own cost.
@@ -50,11 +49,11 @@ impl Server {
                 Err(error) if error.is(Os::EXIST) && flags & libc::O_EXCL == 0 => {
                     self.open_instead(&parent, name, caller, flags)
                 }
-                other => other,
+                made => made.map(|(node, file)| (node, Created::New(file))),
             }
         });
         match made {
-            Ok((node, file)) => self.created(&node, &file, flags, reply),
+            Ok((node, file)) => self.created(&node, file, flags, reply),
             Err(error) => reply.error(self.refusal("create", &error)),
         }
     }
@@ -66,7 +65,7 @@ impl Server {
         name: &OsStr,
         caller: Caller,
         flags: i32,
-    ) -> Result<(NodeRef, Handle)> {
+    ) -> Result<(NodeRef, Created)> {
         let node = self
             .view
             .lookup(parent, name)?
@@ -79,7 +78,7 @@ impl Server {
             self.strip_set_id(caller, &node, node.id())?;
         }
         let (handle, _) = self.view.data_handle(&node)?;
-        Ok((node, handle))
+        Ok((node, Created::Found(handle)))
     }
 
     pub(crate) fn remove(

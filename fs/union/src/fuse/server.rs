@@ -42,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) mutable: bool,
     static_nlink: bool,
     timeout: Duration,
+    /// The server is subject to permission bits like anybody else.
+    pub(crate) ordinary: bool,
 }
 
 impl Server {
@@ -61,6 +63,7 @@ impl Server {
             mutable,
             static_nlink: options.static_nlink,
             timeout: options.timeout.unwrap_or(FOREVER),
+            ordinary: !rustix::process::geteuid().is_root(),
         }
     }
 

@@ -64,9 +64,14 @@ pub(crate) fn link(
 /// Flushes an object, file or directory, to the disk.
 pub(crate) fn sync(object: BorrowedFd<'_>, data_only: bool) -> Result<(), Errno> {
     let file: OwnedFd = reopen(object, OFlags::RDONLY | OFlags::NONBLOCK)?;
+    sync_open(file.as_fd(), data_only)
+}
+
+/// As [`sync`], of an open file.
+pub(crate) fn sync_open(file: BorrowedFd<'_>, data_only: bool) -> Result<(), Errno> {
     if data_only {
-        rustix::fs::fdatasync(file.as_fd())
+        rustix::fs::fdatasync(file)
     } else {
-        rustix::fs::fsync(file.as_fd())
+        rustix::fs::fsync(file)
     }
 }

@@ -20,6 +20,14 @@ const USUAL: usize = 256;
 
 /// Reads one value; `None` if there is none or the file system has no extended attributes.
 pub(crate) fn get(fd: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Vec<u8>>, Errno> {
+    match read(fd, name) {
+        // Reading `user.` attributes of a file that one may not read is refused before it is known whether there are any.
+        Err(Errno::ACCESS) if !list(fd)?.iter().any(|other| other == name) => Ok(None),
+        other => other,
+    }
+}
+
+fn read(fd: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Vec<u8>>, Errno> {
     with_proc_path(fd, |path| {
         let mut small = [0u8; USUAL];
         match rustix::fs::getxattr(path, name, &mut small) {

@@ -1,0 +1,83 @@
+//! Tests that run as somebody else: the test starts itself again, as the ordinary user, and then goes on there.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::program::{built, run};
+use crate::{Who, tree};
+
+/// Set for the test that was started again.
+const MARK: &str = "MILLE_TEST_INSIDE";
+
+/// Where a test is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inside {
+    /// Root of a user and mount namespace with all the ids of the ordinary user, made without fusermount.
+    Namespace,
+    /// The ordinary user, in no namespace.
+    Ordinary,
+}
+
+impl Inside {
+    /// True in the test that was started again. Else starts `test`, a path as the test program lists it, and fails as it
+    /// does; the caller then has nothing left to do.
+    pub fn enter(self, test: &str) -> bool {
+        if std::env::var_os(MARK).is_some() {
+            return true;
+        }
+        let millefs = built("millefs");
+        let programs = millefs.parent().unwrap();
+        let own = copy_of_this_program(programs);
+        let mut command = self.command(&own);
+        command
+            .args(["--exact", test, "--nocapture"])
+            .env(MARK, "1")
+            .env("MILLE_BIN_DIR", programs)
+            .current_dir("/");
+        let outcome = run(command, b"");
+        eprint!("{}", outcome.err());
+        let outcome = outcome.code(0);
+        let count = outcome.out().matches("1 passed").count();
+        assert_eq!(count, 1, "{test} did not run: {}", outcome.out());
+        false
+    }
+
+    fn command(self, program: &Path) -> Command {
+        match self {
+            Inside::Ordinary => Who::Ordinary.command(program),
+            Inside::Namespace => {
+                let mut command = Who::Ordinary.command(Path::new("unshare"));
+                command.args(["--user", "--mount", "--map-root-user", "--map-auto"]);
+                command.arg(program);
+                command
+            }
+        }
+    }
+}
+
+/// Where the ordinary user can execute it.
+fn copy_of_this_program(directory: &Path) -> std::path::PathBuf {
+    let own = directory.join("tests");
+    // By another process, as in `built`.
+    let copied = Command::new("cp")
+        .arg(std::env::current_exe().unwrap())
+        .arg(&own)
+        .status();
+    assert!(copied.unwrap().success());
+    tree::set_mode(&own, 0o755);
+    own
+}
+
+/// Runs the rest of the test function it stands in at a place of [`Inside`] only.
+#[macro_export]
+macro_rules! inside {
+    ($place:expr) => {{
+        fn here() {}
+        let path = std::any::type_name_of_val(&here);
+        let path = path.strip_suffix("::here").unwrap_or(path);
+        let (_program, test) = path.split_once("::").unwrap();
+        if !$place.enter(test) {
+            return;
+        }
+    }};
+}
