@@ -13,6 +13,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 /// Name of the ordinary user that `tests/run` creates (`useradd -m` gives it a range in /etc/subuid).
 pub const ORDINARY_USER: &str = "mille-test";
 
+/// Name of the user without subordinate ids that `tests/run` creates.
+pub const ONE_ID_USER: &str = "mille-one";
+
 /// As whom a program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
@@ -20,16 +23,17 @@ pub enum Who {
     Root,
     /// [`ORDINARY_USER`], with its own HOME and no privilege.
     Ordinary,
+    /// [`ONE_ID_USER`], likewise: its user namespaces have its own id and no other.
+    OneId,
 }
 
 impl Who {
     /// Returns a command that runs `program` as this user, with an environment of its own.
     pub fn command(self, program: &Path) -> Command {
-        let mut command = match self {
-            Who::Root => Command::new(program),
-            Who::Ordinary => {
+        let mut command = match self.account() {
+            None => Command::new(program),
+            Some(user) => {
                 let mut command = Command::new("setpriv");
-                let user = ordinary_user();
                 command.args([
                     format!("--reuid={}", user.uid),
                     format!("--regid={}", user.gid),
@@ -37,7 +41,7 @@ impl Who {
                     "--inh-caps=-all".into(),
                 ]);
                 command.arg(program);
-                command.env("HOME", &user.home).env("USER", ORDINARY_USER);
+                command.env("HOME", &user.home).env("USER", &user.name);
                 command
             }
         };
@@ -48,18 +52,28 @@ impl Who {
         command
     }
 
+    /// The account of a user that is not root.
+    pub fn account(self) -> Option<&'static Account> {
+        match self {
+            Who::Root => None,
+            Who::Ordinary => Some(ordinary_user()),
+            Who::OneId => Some(one_id_user()),
+        }
+    }
+
     /// Gives `path` to this user, so that it can work in it.
     pub fn own(self, path: &Path) {
-        if self == Who::Ordinary {
-            let user = ordinary_user();
+        if let Some(user) = self.account() {
             std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).unwrap();
         }
     }
 }
 
-/// uid, gid and home of the ordinary user.
+/// An ordinary user.
 #[derive(Debug)]
 pub struct Account {
+    /// Login name.
+    pub name: String,
     /// User id.
     pub uid: u32,
     /// Group id.
@@ -71,18 +85,30 @@ pub struct Account {
 /// Returns the account of [`ORDINARY_USER`]; panics with the command that creates it when it is missing.
 pub fn ordinary_user() -> &'static Account {
     static ACCOUNT: OnceLock<Account> = OnceLock::new();
+    ACCOUNT.get_or_init(|| account(ORDINARY_USER, "useradd -m"))
+}
+
+/// Returns the account of [`ONE_ID_USER`]; panics with the command that creates it when it is missing.
+fn one_id_user() -> &'static Account {
+    static ACCOUNT: OnceLock<Account> = OnceLock::new();
     ACCOUNT.get_or_init(|| {
-        let user = nix::unistd::User::from_name(ORDINARY_USER)
-            .unwrap()
-            .unwrap_or_else(|| {
-                panic!("no user {ORDINARY_USER}: run `useradd -m {ORDINARY_USER}` (tests/run does)")
-            });
-        Account {
-            uid: user.uid.as_raw(),
-            gid: user.gid.as_raw(),
-            home: user.dir,
-        }
+        account(
+            ONE_ID_USER,
+            "useradd -m -K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0",
+        )
     })
+}
+
+fn account(name: &str, created_by: &str) -> Account {
+    let user = nix::unistd::User::from_name(name)
+        .unwrap()
+        .unwrap_or_else(|| panic!("no user {name}: run `{created_by} {name}` (tests/run does)"));
+    Account {
+        name: name.to_owned(),
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+        home: user.dir,
+    }
 }
 
 /// Returns the path of a program of this workspace, copied to where an ordinary user can execute it.

@@ -14,6 +14,7 @@ mod inspect;
 mod look;
 mod mount_options;
 mod mount_program;
+mod one_id;
 mod peers;
 mod sudden;
 mod tidy;

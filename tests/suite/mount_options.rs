@@ -180,6 +180,99 @@ fn root_fuse_unknown_options_are_reported_and_what_others_have_is_taken() {
 }
 
 #[test]
+fn root_fuse_what_a_lower_layer_has_fixed_stays_as_it_is() {
+    let stage = Stage::new(
+        Who::Root,
+        "mkdir b/dir b/empty; for f in b/fixed b/appended b/dir/f; do echo x > $f; done; \
+         chattr +i b/fixed b/dir b/empty; chattr +a b/appended",
+    );
+    let undo = "chattr -ia b/fixed b/appended b/dir b/empty";
+    let outcome = stage.script(&format!(
+        "on; cd m; for try in 'echo y >> fixed' 'echo y > appended' 'truncate -s 0 fixed' 'chmod 600 fixed' 'chown 1 fixed' \
+         'setfattr -n user.a -v b fixed' 'rm -f fixed appended' 'ln fixed l' 'mv fixed l' 'touch dir/new' 'rm -f dir/f' \
+         'mv dir e' 'rmdir empty' 'touch n && mv n fixed'; do bash -c \"$try\" 2>/dev/null && echo \"done: $try\"; done; \
+         cat fixed appended; echo inside >> dir/f; chattr -i fixed; echo y >> fixed; cat fixed; cd ..; off; {undo}"
+    ));
+    if outcome.code != 0 {
+        stage.script(undo).ok();
+    }
+    assert_eq!(outcome.ok(), "x\nx\nx\ny");
+}
+
+#[test]
+fn user_fuse_an_ordinary_user_mounts_through_fusermount() {
+    let stage = Stage::new(
+        Who::Ordinary,
+        "echo top > a/f; echo bottom > b/f; mkdir b/d; echo g > b/d/g; : > b/gone",
+    );
+    let seen = stage
+        .script(
+            "on; cat m/f; rm m/gone; echo more >> m/d/g; mkdir m/d/n; grep \" $PWD/m \" /proc/mounts | cut -d' ' -f3; off; \
+             find u -type c; cat u/d/g; \"$millefs\" -o lowerdir=u:b m; ls m m/d; ! touch m/x 2>/dev/null; off",
+        )
+        .ok();
+    assert_eq!(
+        seen,
+        "top\nfuse.millefs\nu/gone\ng\nmore\nm:\nd\nf\n\nm/d:\ng\nn"
+    );
+}
+
+/// The way in which podman starts a mount program, with the least that a user can have: one id.
+#[test]
+fn user_fuse_a_namespace_with_one_id_keeps_owners_in_attributes() {
+    let stage = Stage::new(
+        Who::OneId,
+        "tell() { setfattr -n user.containers.override_stat -v $1 $2; }; tell 0:0:0755 b; echo x > b/f; chmod 600 b/f; \
+         tell 5:6:0640 b/f; echo y > a/plain; chmod 604 a/plain",
+    );
+    let seen = stage
+        .script(
+            "export -f on off; unshare --user --map-root-user --mount bash -euc '\
+             on xattr_permissions=2; stat -c \"%n %a %u:%g\" m/f m/plain; ! cat m/f 2>/dev/null; off; \
+             on xattr_permissions=2,squash_to_root; stat -c \"%n %a %u:%g\" m/f m/plain; cat m/f; echo z >> m/f; \
+             chmod 4711 m/f; mkfifo m/p; stat -c \"%n %a %u:%g %F\" m/f m/p; off'; \
+             getfattr --absolute-names --only-values -n user.containers.override_stat u/f; cat u/f",
+        )
+        .ok();
+    assert_eq!(
+        seen,
+        "m/f 640 65534:65534\nm/plain 604 0:0\nm/f 640 0:0\nm/plain 604 0:0\nx\n\
+         m/f 4711 0:0 regular file\nm/p 644 0:0 fifo\n5:6:04711x\nz"
+    );
+}
+
+#[test]
+fn root_fuse_stays_in_the_foreground_when_asked() {
+    let stage = Stage::new(Who::Root, "touch b/f");
+    let outcome = stage.script(
+        "\"$millefs\" --debug -o lowerdir=a:b m & until mountpoint -q m; do sleep 0.02; done; ls m; ! touch m/x 2>/dev/null; \
+         cat m/none 2>/dev/null || true; kill -0 $!; off; wait $!; echo ended $?",
+    );
+    assert_eq!(outcome.ok(), "f\nended 0");
+    // A signal unmounts.
+    let seen = stage
+        .script(
+            "\"$millefs\" -f -o lowerdir=a:b m & until mountpoint -q m; do sleep 0.02; done; kill $!; wait $!; \
+             mountpoint -q m || echo gone",
+        )
+        .ok();
+    assert_eq!(seen, "gone");
+}
+
+#[test]
+fn root_fuse_an_upper_without_attributes_is_refused_with_the_reason() {
+    let stage = Stage::new(Who::Root, "touch b/f");
+    stage
+        .script(
+            "mkdir r; mount -t ramfs none r; mkdir r/u r/w; trap 'umount r' EXIT; \
+             \"$millefs\" -o lowerdir=a:b,upperdir=r/u,workdir=r/w m",
+        )
+        .code(1)
+        .says("r/u cannot be an upper layer")
+        .says("the extended attribute trusted.overlay.opaque cannot be set");
+}
+
+#[test]
 fn root_fuse_says_its_version_and_its_options() {
     let stage = Stage::new(Who::Root, "");
     let seen = stage

@@ -10,6 +10,8 @@ use mille_tests::{Who, leftovers, rootfs, tree};
 struct Storage {
     who: Who,
     directory: tempfile::TempDir,
+    /// Further options of the storage.
+    options: &'static str,
 }
 
 /// How containers of podman are run here: its own words for a host without CAP_SYS_RESOURCE.
@@ -32,7 +34,11 @@ impl Storage {
         for path in ["", "bb.tar", "run"] {
             who.own(&directory.path().join(path));
         }
-        Storage { who, directory }
+        Storage {
+            who,
+            directory,
+            options: "",
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -44,9 +50,10 @@ impl Storage {
     fn script(&self, script: &str) -> Outcome {
         let mut command = self.who.command(Path::new("/bin/bash"));
         let storage = format!(
-            "--root {0}/p --runroot {0}/pr --storage-driver overlay --storage-opt overlay.mount_program={1}",
+            "--root {0}/p --runroot {0}/pr --storage-driver overlay --storage-opt overlay.mount_program={1} {2}",
             self.directory.path().display(),
-            built("millefs").display()
+            built("millefs").display(),
+            self.options
         );
         let podman = format!(
             "podman {storage} --tmpdir {}/pt --cgroup-manager cgroupfs --events-backend none --runtime runc",
@@ -176,6 +183,34 @@ fn ci_user_fuse_podman_keeps_its_user_id() {
         )
         .ok();
     assert_eq!(seen, format!("{uid}\n{uid}\n0"));
+}
+
+/// A storage with `force_mask` keeps owners and modes in attributes, of layers and of what a container writes.
+#[test]
+fn ci_user_fuse_podman_keeps_owners_in_attributes() {
+    let mut storage = Storage::new(Who::Ordinary);
+    storage.options = "--storage-opt overlay.force_mask=700 --storage-opt overlay.mountopt=nodev,fsync=0,volatile";
+    let seen = storage
+        .script(
+            "$podman import -q bb.tar bb:1 >&2; $podman run --name c1 $run bb:1 sh -ec \
+             'stat -c \"%n %a %u:%g\" /t /t/a; echo x >> /t/b; chown 5:6 /t/b; chmod 751 /t/b; mv /t/dir /t/moved; \
+              chown 7 /t/moved; mkfifo /t/fifo; stat -c \"%n %a %u:%g\" /t/b /t/moved /t/fifo; rm /t/fifo'; \
+             $podman unshare stat -c '%a %u:%g' p/overlay/*/diff/t/b | sort",
+        )
+        .ok();
+    let owners = "/t/b 751 5:6\n/t/moved 755 7:0\n/t/fifo 644 0:0";
+    let stored = "600 0:0\n700 0:0";
+    assert_eq!(
+        seen,
+        format!("/t 755 0:0\n/t/a 644 0:0\n{owners}\n{stored}")
+    );
+    let committed = storage
+        .script(
+            "$podman commit -q c1 bb:2 >&2; \
+             $podman run --rm $run bb:2 stat -c '%n %a %u:%g' /t/b /t/moved",
+        )
+        .ok();
+    assert_eq!(committed, "/t/b 751 5:6\n/t/moved 755 7:0");
 }
 
 /// A build with a layer of files and one of changes, in buildah's own way of running (chroot).

@@ -185,13 +185,10 @@ impl House {
     }
 
     fn run_directory(&self) -> PathBuf {
-        let base = match self.store.who {
-            Who::Root => PathBuf::from("/run/mille"),
+        let base = match self.store.who.account() {
+            None => PathBuf::from("/run/mille"),
             // The test's own directory has too long a name for sockets.
-            Who::Ordinary => {
-                let user = mille_tests::program::ordinary_user();
-                PathBuf::from(format!("/tmp/mille-{}", user.uid))
-            }
+            Some(user) => PathBuf::from(format!("/tmp/mille-{}", user.uid)),
         };
         let root = self.store.root().canonicalize().unwrap();
         let hash = mille_tests::tree::hex(&Sha256::digest(root.as_os_str().as_encoded_bytes()));

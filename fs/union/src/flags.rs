@@ -1,10 +1,12 @@
-//! The flags of chattr(1): those of the object that gives a node its attributes.
+//! The flags of chattr(1): those of the object that gives a node its attributes. What a lower layer has as immutable or
+//! append-only is not changed, nor by way of a copy; the upper's file system sees to its own objects.
 
 use std::os::fd::AsFd;
 
-use rustix::fs::FileType;
+use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use crate::copyup::Need;
 use crate::error::{Context, Error, Result};
 use crate::node::NodeRef;
 use crate::sys::flags;
@@ -36,8 +38,32 @@ impl View {
     pub(crate) fn set_flags(&self, node: &NodeRef, wanted: u32) -> Result<()> {
         self.require_writable("set flags")?;
         require_flags(node)?;
-        let handle = self.upper_for_change(node)?;
+        // The one change that a fixed object allows is to be fixed no longer.
+        self.copy_up(node, Need::Attributes)?;
+        let handle = self
+            .upper_object(node)?
+            .ok_or(Error::refused("set flags", Errno::STALE))?;
         flags::set(handle.as_fd(), wanted).op("set flags")
+    }
+}
+
+impl View {
+    /// Refuses to change something that is only in a lower layer and may not be changed there.
+    ///
+    /// # Errors
+    /// `EPERM`, or a failed system call.
+    pub(crate) fn require_changeable(&self, node: &NodeRef, op: &'static str) -> Result<()> {
+        if node.in_upper() {
+            return Ok(());
+        }
+        let object = self.object(node)?;
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let statx = rustix::fs::statx(&object, c"", flags, StatxFlags::empty()).op(op)?;
+        let fixed = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+        if statx.stx_attributes.intersects(fixed) {
+            return Err(Error::refused(op, Errno::PERM));
+        }
+        Ok(())
     }
 }
 

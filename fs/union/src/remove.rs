@@ -30,6 +30,7 @@ impl View {
             if node.is_dir() {
                 return Err(Error::refused("unlink", Errno::ISDIR));
             }
+            self.require_changeable(&node, "unlink")?;
             self.keep_other_links(&node)?;
             let dir = self.upper_parent(parent)?;
             let _names = parent.names().write();
@@ -58,6 +59,7 @@ impl View {
             if !node.is_dir() {
                 return Err(Error::refused("rmdir", Errno::NOTDIR));
             }
+            self.require_changeable(&node, "rmdir")?;
             let dir = self.upper_parent(parent)?;
             let own = self.upper_dir(&node)?;
             let _names = lock_names(&[parent, &node]);
@@ -90,6 +92,7 @@ impl View {
         if node.is_removed() && !node.in_upper() {
             return Err(Error::refused("link", Errno::NOENT));
         }
+        self.require_changeable(node, "link")?;
         self.copy_up(node, Need::Attributes)?;
         self.fix_data_place(node)?;
         let dir = self.upper_parent(parent)?;

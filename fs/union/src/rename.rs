@@ -115,12 +115,14 @@ impl View {
             if node.is_dir() && !node.stack.is_none() && !self.features.redirect_dir {
                 return Err(Error::refused("rename", Errno::XDEV));
             }
+            self.require_changeable(node, "rename")?;
             self.copy_up(node, Need::Attributes)?;
             self.fix_data_place(node)?;
         }
         if let Some(target) = &movement.target
             && !movement.exchange
         {
+            self.require_changeable(target, "rename")?;
             self.keep_other_links(target)?;
         }
         self.upper_parent(movement.from.parent)?;

@@ -109,6 +109,7 @@ impl View {
         if i64::try_from(size).is_err() {
             return Err(Error::refused("truncate", Errno::INVAL));
         }
+        self.require_changeable(node, "truncate")?;
         let stays = u64::try_from(self.object_stat(node)?.st_size) == Ok(size);
         self.copy_up(node, Need::Data(size))?;
         if stays && !by_handle {

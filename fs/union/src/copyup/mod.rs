@@ -51,6 +51,8 @@ impl View {
 
     /// The upper object of a node whose attributes are about to change.
     pub(crate) fn upper_for_change(&self, node: &NodeRef) -> Result<Handle> {
+        self.require_writable("change attributes")?;
+        self.require_changeable(node, "change attributes")?;
         self.copy_up(node, Need::Attributes)?;
         self.upper_object(node)?
             .ok_or(Error::refused("copy up", Errno::STALE))
@@ -63,6 +65,7 @@ impl View {
     pub fn prepare_write(&self, node: &NodeRef, truncate: bool) -> Result<()> {
         Self::require_file(node, "open for writing")?;
         self.require_writable("open for writing")?;
+        self.require_changeable(node, "open for writing")?;
         if !truncate {
             return self.copy_up(node, Need::ALL);
         }
@@ -245,6 +248,7 @@ impl View {
         if !dir.is_dir() {
             return Err(Error::refused("change directory", Errno::NOTDIR));
         }
+        self.require_changeable(dir, "change directory")?;
         self.copy_up(dir, Need::Attributes)?;
         self.upper_dir(dir)?
             .ok_or(Error::refused("change directory", Errno::NOENT))

@@ -13,6 +13,7 @@ mod crowd;
 mod foreign;
 mod kit;
 mod library;
+mod limits;
 mod mapping;
 mod matrix;
 mod mounted;
