@@ -9,6 +9,7 @@ mod crash;
 mod crowd;
 mod differential;
 mod docker_engine;
+mod faults;
 mod full_disk;
 mod inspect;
 mod look;

@@ -177,9 +177,7 @@ impl View {
                 return Err(Error::refused("rename", Errno::NOTEMPTY));
             }
             if let Some(own) = &own {
-                // Opaque first: then its whiteouts can go without anything showing through.
-                set_opaque(own.as_fd(), None, self.space).op("rename")?;
-                clear_whiteouts(own.as_fd(), self.upper_dialects())?;
+                self.empty_for_good(dir, own.as_fd())?;
             }
         }
         let kept = match target {
@@ -202,6 +200,15 @@ impl View {
         };
         self.commit(movement, &ready)?;
         Ok(true)
+    }
+
+    /// Takes the whiteouts out of a directory that is empty in the view. Also if what they make room for fails after all, it
+    /// stays empty.
+    fn empty_for_good(&self, dir: &NodeRef, own: BorrowedFd<'_>) -> Result<()> {
+        // Opaque first: then nothing shows through.
+        set_opaque(own, None, self.space).op("rename")?;
+        dir.stack.cut();
+        clear_whiteouts(own, self.upper_dialects())
     }
 
     /// Sets the mark that a directory needs in its new place.
@@ -296,8 +303,14 @@ impl View {
             // A directory cannot be renamed over a device: they change places, and the whiteout is where one is wanted,
             // or hides nothing and goes.
             rename(RenameFlags::EXCHANGE)?;
-            if !ready.leaves_whiteout {
-                rustix::fs::unlinkat(&ready.from, from.name, AtFlags::empty()).op("rename")?;
+            if !ready.leaves_whiteout
+                && let Err(errno) = rustix::fs::unlinkat(&ready.from, from.name, AtFlags::empty())
+            {
+                // The move is made and stays made: the whiteout hides nothing.
+                log::warn!(
+                    "rename: a whiteout stays at {}: {errno}",
+                    from.name.display()
+                );
             }
             return Ok(());
         }

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use rustix::fs::{FileType, OFlags};
@@ -44,6 +44,8 @@ pub struct View {
     pub(crate) features: Features,
     pub(crate) table: Arc<Table>,
     pub(crate) dirs: DirCache,
+    /// Who else holds descriptors that can be opened again.
+    pub(crate) spare: OnceLock<Spare>,
     /// Held for writing around the system call that renames an upper directory, for reading while a directory of the
     /// upper is opened by walking down from its parents.
     pub(crate) tree: RwLock<()>,
@@ -58,6 +60,15 @@ pub struct View {
     /// A redirect was met or made, so a lower path and a merged path may differ.
     pub(crate) redirects_met: AtomicBool,
     root: NodeRef,
+}
+
+/// Gives descriptors back that can be opened again.
+pub(crate) struct Spare(pub(crate) Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Spare {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Spare")
+    }
 }
 
 /// One entry of a directory of the view.
@@ -134,6 +145,7 @@ impl View {
             features,
             table,
             dirs: DirCache::new(),
+            spare: OnceLock::new(),
             tree: RwLock::new(()),
             moving: RwLock::new(()),
             listings: Listings::new(),
@@ -286,7 +298,8 @@ impl View {
         Ok(Some(handle))
     }
 
-    /// Runs a call that opens a descriptor; if there are no more, gives the cached ones back and tries once more.
+    /// Runs a call that opens a descriptor; if there are no more, gives back those that are only kept for speed and tries
+    /// once more.
     pub(crate) fn retry_short_of_fds<T>(
         &self,
         open: impl Fn() -> std::result::Result<T, Errno>,
@@ -294,6 +307,9 @@ impl View {
         match open() {
             Err(Errno::MFILE | Errno::NFILE) => {
                 self.dirs.clear();
+                if let Some(spare) = self.spare.get() {
+                    (spare.0)();
+                }
                 open()
             }
             other => other,

@@ -107,6 +107,20 @@ impl Faces {
         (face, backing)
     }
 
+    /// Closes the server's own descriptors of open files; the next request opens what it needs. A face that is in use just
+    /// now keeps its own.
+    pub(crate) fn close_files(&self) {
+        for shard in &self.shards {
+            let faces: Vec<Arc<Mutex<Face>>> = shard.lock().values().cloned().collect();
+            for face in faces {
+                let files = face
+                    .try_lock()
+                    .map(|mut face| std::mem::take(&mut face.files));
+                drop(files);
+            }
+        }
+    }
+
     /// A backing file kept from an earlier open.
     pub(crate) fn kept(&self, id: NodeId) -> Option<Backing> {
         self.kept.lock().get(&id.0).cloned()

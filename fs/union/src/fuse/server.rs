@@ -17,7 +17,7 @@ use crate::attr::Attr;
 use crate::error::{Error, Result};
 use crate::node::{NodeId, NodeRef};
 use crate::sys::ids::Owner;
-use crate::view::View;
+use crate::view::{Spare, View};
 use mille_layer::Ownership;
 
 /// For ever, as far as anybody will notice: ten years.
@@ -30,7 +30,7 @@ const MUTABLE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) view: Arc<View>,
-    pub(crate) faces: Faces,
+    pub(crate) faces: Arc<Faces>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) pool: Pool,
     pub(crate) tidy: Arc<Tidy>,
@@ -50,9 +50,22 @@ impl Server {
     pub(crate) fn new(view: Arc<View>, counters: Arc<Counters>, options: &MountOptions) -> Self {
         let mutable = view.has_mutable_lower();
         let ownership = view.ownership;
+        let faces = Arc::new(Faces::new());
+        let held = Arc::downgrade(&faces);
+        if view
+            .spare
+            .set(Spare(Box::new(move || {
+                if let Some(faces) = held.upgrade() {
+                    faces.close_files();
+                }
+            })))
+            .is_err()
+        {
+            log::debug!("a view mounted twice: only the first mount makes room for descriptors");
+        }
         Self {
             view,
-            faces: Faces::new(),
+            faces,
             counters,
             pool: Pool::new(),
             tidy: Arc::default(),

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mille_layer::Opaque;
 use parking_lot::RwLock;
@@ -44,6 +44,8 @@ pub(crate) struct Dirs {
     names: RwLock<()>,
     /// Its directories in the lowers, the topmost first; none if it is only in the upper.
     parts: Box<[LowerDir]>,
+    /// The upper's part has become opaque.
+    cut: AtomicBool,
 }
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -58,11 +60,28 @@ impl Stack {
             serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
             names: RwLock::new(()),
             parts: parts.into(),
+            cut: AtomicBool::new(false),
         }))
     }
 
     /// The lower directories; none for anything else.
     pub(crate) fn dirs(&self) -> &[LowerDir] {
+        match self {
+            Self::Dirs(dirs) if !dirs.cut.load(Ordering::Acquire) => &dirs.parts,
+            Self::Dirs(_) | Self::None | Self::File(_) => &[],
+        }
+    }
+
+    /// The lower directories take part no longer: the upper's has been made opaque. Called with the directory's name lock
+    /// held, when none of their names shows.
+    pub(crate) fn cut(&self) {
+        if let Self::Dirs(dirs) = self {
+            dirs.cut.store(true, Ordering::Release);
+        }
+    }
+
+    /// What it was made from: as [`Self::dirs`], also after a cut.
+    pub(super) fn origin_dirs(&self) -> &[LowerDir] {
         match self {
             Self::Dirs(dirs) => &dirs.parts,
             Self::None | Self::File(_) => &[],
@@ -79,11 +98,7 @@ impl Stack {
 
     /// True for what is only in the upper.
     pub(crate) fn is_none(&self) -> bool {
-        match self {
-            Self::None => true,
-            Self::Dirs(dirs) => dirs.parts.is_empty(),
-            Self::File(_) => false,
-        }
+        self.file().is_none() && self.dirs().is_empty()
     }
 
     /// The directory's number for caches; 0 for anything else.

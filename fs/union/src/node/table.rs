@@ -113,7 +113,7 @@ impl Table {
         if let Some(file) = stack.file() {
             return Some(self.lower_key(file));
         }
-        let top = stack.dirs().first()?;
+        let top = stack.origin_dirs().first()?;
         let layer = top.layer();
         Some(if self.is_mutable(layer) {
             Key::LowerName {

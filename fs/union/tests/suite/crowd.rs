@@ -9,38 +9,25 @@ use std::time::Duration;
 
 use mille_union::fuse::{MountOptions, Passthrough};
 
-use crate::kit::{Stage, require_root};
+use crate::kit::{Random, Stage, require_root};
 
 const LAYERS: &str = "
     mkdir -p l1/a/b/c l1/b l2/a/b l2/c; for d in a a/b a/b/c b; do for f in a b c d; do [ -e l1/$d/$f ] || echo $d > l1/$d/$f; done; done
     ln l1/b/d l1/d; ln l1/b/d l1/a/e; head -c 700000 /dev/urandom > l1/a/big; cp l1/a/big l1/b/big; mknod l2/a/d c 0 0; echo 2 > l2/c/x
     setfattr -n trusted.overlay.opaque -v y l2/c";
 
-/// A small deterministic generator (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
+/// A random path below a directory.
+fn random_path(random: &mut Random, root: &Path) -> PathBuf {
+    let mut path = root.to_owned();
+    for _ in 0..=random.below(3) {
+        path.push(["a", "b", "c", "d", "e", "big", "x"][random.index(7)]);
     }
-
-    fn path(&mut self, root: &Path) -> PathBuf {
-        let mut path = root.to_owned();
-        for _ in 0..=self.below(3) {
-            path.push(
-                ["a", "b", "c", "d", "e", "big", "x"][usize::try_from(self.below(7)).unwrap()],
-            );
-        }
-        path
-    }
+    path
 }
 
 /// One random operation; an error that no order of operations explains is a failure.
 fn act(random: &mut Random, root: &Path) {
-    let (path, other) = (random.path(root), random.path(root));
+    let (path, other) = (random_path(random, root), random_path(random, root));
     let chosen = random.below(14);
     let result = match chosen {
         0 => fs::create_dir(&path),

@@ -11,6 +11,7 @@
 mod changes;
 mod crowd;
 mod foreign;
+mod hostile;
 mod kit;
 mod library;
 mod limits;
