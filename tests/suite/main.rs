@@ -17,6 +17,7 @@ mod mount_options;
 mod mount_program;
 mod one_id;
 mod peers;
+mod readers;
 mod sudden;
 mod tidy;
 mod walkthrough;

@@ -90,6 +90,21 @@ impl Layers {
 
     /// Makes the layers in the usual place, and uppers later in a directory of another file system.
     pub fn with_uppers(kind: Kind, uppers: Option<&Path>) -> Self {
+        Self::made_by(kind, uppers, "")
+    }
+
+    /// Makes layers that have all of the usual ones in each of several directories.
+    pub fn in_directories(kind: Kind, directories: &[&str]) -> Self {
+        let all = directories.join(" ");
+        let script = format!(
+            "for l in l1 l2 l3; do mkdir aside; cp -a $l/. aside; rm -rf $l/*; \
+             for d in {all}; do cp -a aside $l/$d; done; rm -rf aside; touch -d @1700000000 $l; done"
+        );
+        Self::made_by(kind, None, &script)
+    }
+
+    /// Makes the layers and changes them by a script.
+    fn made_by(kind: Kind, uppers: Option<&Path>, script: &str) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mille-d-")
             .tempdir_in("/var/tmp")
@@ -97,7 +112,9 @@ impl Layers {
         tree::set_mode(directory.path(), 0o755);
         let at = directory.path().display().to_string();
         let family = if kind.userxattr { "user" } else { "trusted" };
-        shell(&format!("umask 022; cd {at} && X={family}; {LAYERS}"));
+        shell(&format!(
+            "umask 022; cd {at} && X={family}; {LAYERS}{script}"
+        ));
         let layers = Layers {
             fingerprints: fingerprints(directory.path()),
             uppers: uppers.unwrap_or(directory.path()).to_owned(),

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use mille_tests::{Inside, inside};
+
 use super::arena::{Arena, Kind, Layers};
 use super::hand::Hand;
 use super::op::{Op, Random};
@@ -81,6 +83,18 @@ fn root_fuse_kernel_reads_the_upper_we_wrote_with_userxattr() {
 #[test]
 fn root_fuse_we_read_the_upper_the_kernel_wrote_with_userxattr() {
     we_read_the_kernels(USERXATTR, 8100);
+}
+
+#[test]
+fn user_namespace_fuse_kernel_reads_the_upper_we_wrote() {
+    inside!(Inside::Namespace);
+    kernel_reads_ours(USERXATTR, 7200);
+}
+
+#[test]
+fn user_namespace_fuse_we_read_the_upper_the_kernel_wrote() {
+    inside!(Inside::Namespace);
+    we_read_the_kernels(USERXATTR, 8200);
 }
 
 /// An upper that has marks of a feature is refused as a whole when the feature is off, whoever wrote it.

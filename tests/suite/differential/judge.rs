@@ -4,6 +4,7 @@
 //! documentation of the union names too. The kernel's overlayfs vouches for the expectations: where it answers otherwise
 //! than the plain directory, it leaves the comparison if the states differ from then on.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::arena::{Arena, Kind, Layers};
@@ -34,49 +35,121 @@ pub struct Tally {
 /// Carries out `operations` on fresh mounts; `Err` tells the first difference.
 pub fn hold(operations: &[Op], layers: &Layers, kind: Kind) -> Result<Tally, String> {
     let arena = Arena::new(layers);
-    let mut case = Case {
-        ours: Hand::new(arena.ours()),
-        kernel: arena.kernel().map(Hand::new),
-        plain: Hand::new(arena.plain()),
-        arena: &arena,
-        kind,
-        reads_old: Vec::new(),
-        times: Times {
-            start: SystemTime::now(),
-            longest_step: Duration::ZERO,
-        },
-        identity: Identity::default(),
-        tally: Tally::default(),
-    };
-    case.look()?;
+    let mut trees = Trees::new(&arena);
+    let mut case = Case::new(&arena, Path::new(""), kind);
+    trees.look()?;
     for (step, operation) in operations.iter().enumerate() {
-        let start = Instant::now();
-        case.step(operation)
-            .map_err(|error| format!("step {step}, {operation:?}: {error}"))?;
-        case.times.longest_step = case.times.longest_step.max(start.elapsed());
+        case.timed_step(step, operation)?;
         if (step + 1) % LOOK_EVERY == 0 {
-            case.look()
+            trees.times.longest_step = case.longest_step;
+            trees
+                .look()
                 .map_err(|error| format!("after step {step}: {error}"))?;
         }
     }
-    case.look()?;
+    trees.times.longest_step = case.longest_step;
+    trees.look()?;
     Ok(case.tally)
 }
 
-struct Case<'a> {
-    arena: &'a Arena<'a>,
+/// Carries out sequences at the same time, each in a directory of its own of the same mounts.
+pub fn hold_together(
+    sequences: &[(&str, Vec<Op>)],
+    layers: &Layers,
+    kind: Kind,
+) -> Result<(), String> {
+    let arena = Arena::new(layers);
+    let mut trees = Trees::new(&arena);
+    trees.look()?;
+    let outcomes: Vec<Result<Duration, String>> = std::thread::scope(|scope| {
+        let run = |(place, operations): &(&str, Vec<Op>)| {
+            let mut case = Case::new(&arena, Path::new(place), kind);
+            for (step, operation) in operations.iter().enumerate() {
+                case.timed_step(step, operation)
+                    .map_err(|error| format!("{place}, {error}"))?;
+            }
+            Ok(case.longest_step)
+        };
+        let threads: Vec<_> = sequences
+            .iter()
+            .map(|sequence| scope.spawn(move || run(sequence)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    for outcome in outcomes {
+        trees.times.longest_step = trees.times.longest_step.max(outcome?);
+    }
+    trees.look()
+}
+
+/// Our tree and the plain one, looked at as wholes.
+struct Trees {
+    ours: PathBuf,
+    plain: PathBuf,
+    times: Times,
+    identity: Identity,
+}
+
+impl Trees {
+    fn new(arena: &Arena<'_>) -> Self {
+        Trees {
+            ours: arena.ours(),
+            plain: arena.plain(),
+            times: Times {
+                start: SystemTime::now(),
+                longest_step: Duration::ZERO,
+            },
+            identity: Identity::default(),
+        }
+    }
+
+    fn look(&mut self) -> Result<(), String> {
+        let ours = survey(&self.ours)?;
+        let plain = survey(&self.plain)?;
+        if let Some(difference) = difference(&ours, &plain, self.times) {
+            return Err(difference);
+        }
+        self.identity.check(&ours, &plain)
+    }
+}
+
+/// One sequence on all trees.
+struct Case {
     kind: Kind,
     ours: Hand,
     kernel: Option<Hand>,
     plain: Hand,
     /// Slots that were opened to read a large file.
     reads_old: Vec<usize>,
-    times: Times,
-    identity: Identity,
+    longest_step: Duration,
     tally: Tally,
 }
 
-impl Case<'_> {
+impl Case {
+    /// Works in one directory of the trees.
+    fn new(arena: &Arena<'_>, place: &Path, kind: Kind) -> Self {
+        Case {
+            kind,
+            ours: Hand::new(arena.ours().join(place)),
+            kernel: arena.kernel().map(|root| Hand::new(root.join(place))),
+            plain: Hand::new(arena.plain().join(place)),
+            reads_old: Vec::new(),
+            longest_step: Duration::ZERO,
+            tally: Tally::default(),
+        }
+    }
+
+    fn timed_step(&mut self, step: usize, operation: &Op) -> Result<(), String> {
+        let start = Instant::now();
+        self.step(operation)
+            .map_err(|error| format!("step {step}, {operation:?}: {error}"))?;
+        self.longest_step = self.longest_step.max(start.elapsed());
+        Ok(())
+    }
+
     fn step(&mut self, operation: &Op) -> Result<(), String> {
         self.tally.operations += 1;
         let is_dir = self.moves_dir(operation);
@@ -139,15 +212,6 @@ impl Case<'_> {
             Op::RemoveAcl { .. } => *ours == Err(ENODATA) && plain.is_ok(),
             _ => false,
         }
-    }
-
-    fn look(&mut self) -> Result<(), String> {
-        let ours = survey(&self.arena.ours())?;
-        let plain = survey(&self.arena.plain())?;
-        if let Some(difference) = difference(&ours, &plain, self.times) {
-            return Err(difference);
-        }
-        self.identity.check(&ours, &plain)
     }
 }
 

@@ -16,7 +16,7 @@ mod survey;
 use std::cell::Cell;
 
 use arena::{Kind, Layers};
-use judge::{Tally, hold};
+use judge::{Tally, hold, hold_together};
 use op::{Op, Random};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -111,6 +111,38 @@ fn root_fuse_union_without_passthrough_behaves_as_overlayfs() {
 #[test]
 fn root_fuse_union_without_metacopy_behaves_as_overlayfs() {
     explore(WITHOUT_METACOPY, 3, 2000);
+}
+
+/// Several at once in one mount, each in a directory of its own: none may notice the others.
+fn explore_together(kind: Kind, seeds: std::ops::Range<u64>) {
+    let places = ["p", "q", "r", "s"];
+    let layers = Layers::in_directories(kind, &places);
+    for seed in seeds {
+        let sequences: Vec<_> = places
+            .into_iter()
+            .zip(seed * 100..)
+            .map(|(place, seed)| {
+                let mut random = Random::new(seed);
+                (place, (0..400).map(|_| Op::any(&mut random)).collect())
+            })
+            .collect();
+        if let Err(difference) = hold_together(&sequences, &layers, kind) {
+            panic!("seed {seed}, {kind:?}: {difference}");
+        }
+    }
+    layers.assert_unchanged();
+}
+
+#[test]
+fn root_fuse_sequences_in_one_mount_do_not_disturb_each_other() {
+    explore_together(Kind::ROOT, 1..3);
+    explore_together(WITHOUT_PASSTHROUGH, 3..5);
+}
+
+#[test]
+fn ci_root_fuse_sequences_in_one_mount_do_not_disturb_each_other() {
+    explore_together(Kind::ROOT, 10..16);
+    explore_together(WITHOUT_PASSTHROUGH, 20..26);
 }
 
 /// Operations of one test of the CI set; there are eight of them, so that they spread over the processors.

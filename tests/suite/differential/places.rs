@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mille_tests::program::{require, shell};
+use mille_tests::program::{built, require, run, shell};
 use mille_tests::{Inside, inside};
 
 use super::arena::{Kind, Layers};
@@ -12,25 +12,25 @@ use super::{explore, explore_on};
 const PART: usize = 8_000;
 
 #[test]
-fn namespace_fuse_union_behaves_as_overlayfs() {
+fn user_namespace_fuse_union_behaves_as_overlayfs() {
     inside!(Inside::Namespace);
     explore(Kind::NAMESPACE, 21, 1500);
 }
 
 #[test]
-fn ordinary_fuse_union_behaves_as_a_directory() {
+fn user_fuse_union_behaves_as_a_directory() {
     inside!(Inside::Ordinary);
     explore(Kind::ORDINARY, 22, 1500);
 }
 
 #[test]
-fn ci_namespace_fuse_union_behaves_as_overlayfs() {
+fn ci_user_namespace_fuse_union_behaves_as_overlayfs() {
     inside!(Inside::Namespace);
     explore(Kind::NAMESPACE, 23, PART);
 }
 
 #[test]
-fn ci_namespace_fuse_union_with_metacopy_behaves_as_overlayfs() {
+fn ci_user_namespace_fuse_union_with_metacopy_behaves_as_overlayfs() {
     inside!(Inside::Namespace);
     let asked_for = Kind {
         metacopy: true,
@@ -40,7 +40,7 @@ fn ci_namespace_fuse_union_with_metacopy_behaves_as_overlayfs() {
 }
 
 #[test]
-fn ci_ordinary_fuse_union_behaves_as_a_directory() {
+fn ci_user_fuse_union_behaves_as_a_directory() {
     inside!(Inside::Ordinary);
     explore(Kind::ORDINARY, 25, PART);
 }
@@ -58,6 +58,7 @@ impl Volume {
             .unwrap();
         let at = directory.path().display();
         shell(&match kind {
+            "ramfs" => format!("mkdir {at}/m; mount -t ramfs ramfs {at}/m"),
             "tmpfs" => format!("mkdir {at}/m; mount -t tmpfs -o size=300m tmpfs {at}/m"),
             _ => format!(
                 "cd {at}; truncate -s 400M image; mkfs.{kind} -q image >mkfs.log; mkdir m; mount -o loop image m"
@@ -107,4 +108,20 @@ fn ci_root_fuse_upper_on_xfs() {
 fn ci_root_fuse_upper_on_btrfs() {
     require("mkfs.btrfs", "btrfs-progs");
     explore_above(&Volume::new("btrfs").path(), 35, PART);
+}
+
+/// A file system that cannot hold an upper is refused at mount, with the reason.
+#[test]
+fn root_fuse_an_upper_without_extended_attributes_is_refused() {
+    let volume = Volume::new("ramfs");
+    let at = volume.path().display().to_string();
+    shell(&format!("cd {at}; mkdir l u w m"));
+    let mut command = std::process::Command::new(built("millefs"));
+    command
+        .arg("-o")
+        .arg(format!("lowerdir={at}/l,upperdir={at}/u,workdir={at}/w"));
+    command.arg(format!("{at}/m"));
+    run(command, b"").code(1).says(
+        "cannot be an upper layer: the extended attribute trusted.overlay.opaque cannot be set",
+    );
 }

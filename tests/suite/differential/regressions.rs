@@ -42,7 +42,7 @@ fn root_fuse_an_acl_set_from_outside_the_group_clears_set_gid() {
 }
 
 #[test]
-fn ordinary_fuse_what_is_open_for_writing_stays_so_when_the_mode_forbids_it() {
+fn user_fuse_what_is_open_for_writing_stays_so_when_the_mode_forbids_it() {
     inside!(Inside::Ordinary);
     holds(
         Kind::ORDINARY,
@@ -75,7 +75,7 @@ fn ordinary_fuse_what_is_open_for_writing_stays_so_when_the_mode_forbids_it() {
 
 /// As git makes its objects.
 #[test]
-fn ordinary_fuse_the_maker_of_a_read_only_file_fills_it() {
+fn user_fuse_the_maker_of_a_read_only_file_fills_it() {
     inside!(Inside::Ordinary);
     let layers = Layers::new(Kind::ORDINARY);
     let arena = Arena::new(&layers);
