@@ -226,3 +226,51 @@ impl Read for Ahead {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives so many zeros and then an error.
+    struct Broken(usize);
+
+    impl Read for Broken {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return Err(io::Error::other("the cable was cut"));
+            }
+            let count = buffer.len().min(self.0);
+            self.0 -= count;
+            buffer[..count].fill(0);
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn what_is_read_ahead_is_what_was_there_and_its_error_comes_in_place() {
+        for size in [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, 20 * BLOCK_BYTES + 7] {
+            let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            let mut got = Vec::new();
+            ahead(&bytes[..], |reader| reader.read_to_end(&mut got)).unwrap();
+            assert!(got == bytes, "{size}");
+            let mut got = Vec::new();
+            let error = ahead(Broken(size), |reader| reader.read_to_end(&mut got)).unwrap_err();
+            assert_eq!(
+                (error.to_string().as_str(), got.len()),
+                ("the cable was cut", size)
+            );
+        }
+        // A reader that wants no more ends the other thread.
+        ahead(io::repeat(0), |reader| reader.read_exact(&mut [0; 9])).unwrap();
+    }
+
+    #[test]
+    fn the_digest_is_of_everything_that_was_read() {
+        let bytes = vec![7; 3 * BLOCK_BYTES];
+        let (count, digest) = hashed(&bytes[..], |reader| io::copy(reader, &mut io::sink()));
+        assert_eq!(count.unwrap(), bytes.len() as u64);
+        assert_eq!(digest, Digest::of(&bytes));
+        let ((), digest) = hashed(&bytes[..], |reader| reader.read_exact(&mut [0; 9]).unwrap());
+        assert_eq!(digest, Digest::of(&bytes[..9]));
+    }
+}

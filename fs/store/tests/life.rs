@@ -435,3 +435,46 @@ fn a_reader_that_fails_is_named() {
         0
     );
 }
+
+#[test]
+fn a_collection_takes_what_nobody_needs_and_withholds_what_it_cannot_know() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path());
+    let a = import(&store, "a", &[("a", "1")]);
+    let add = |content| {
+        let tar = Cursor::new(tar_of(&[("x", content)]));
+        store.add_layer(tar, None).unwrap().diff_id
+    };
+    let (pinned, free) = (add("pinned"), add("free"));
+    std::fs::create_dir(directory.path().join("indexes")).unwrap();
+    let chains = mille_store::ChainId::chain(&store.image(&a).unwrap().layers);
+    let kept = store.chain_index(&chains[0]);
+    let gone = store.chain_index(&mille_store::ChainId::chain(&[free])[0]);
+    std::fs::write(&kept, "").unwrap();
+    std::fs::write(&gone, "").unwrap();
+    // While an image cannot be read, any layer may be one of its own; leftovers are none.
+    let config = directory
+        .path()
+        .join("images")
+        .join(a.hex())
+        .join("config.json");
+    let whole = std::fs::read(&config).unwrap();
+    std::fs::write(&config, "{").unwrap();
+    std::fs::create_dir(directory.path().join("staging/s-killed")).unwrap();
+    let collected = store.collect(&[pinned]).unwrap();
+    assert!(collected.withheld.is_some() && collected.layers.is_empty());
+    assert_eq!(collected.staging, 1);
+    assert!(store.has_layer(&free));
+    std::fs::write(&config, whole).unwrap();
+    let collected = store.collect(&[pinned]).unwrap();
+    assert_eq!((collected.layers, collected.withheld), (vec![free], None));
+    assert!(store.has_layer(&pinned) && kept.exists() && !gone.exists());
+    assert!(
+        store
+            .fsck()
+            .unwrap()
+            .findings
+            .iter()
+            .all(|found| found.severity == Severity::Leftover)
+    );
+}

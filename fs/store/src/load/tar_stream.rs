@@ -269,3 +269,75 @@ fn described(entry: &ParsedEntry<'_>) -> Entry {
         kind,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive() -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, size) in [("one", 700), ("two", 0), ("three", 512)] {
+            let mut header = tar::Header::new_ustar();
+            header.set_path(name).unwrap();
+            header.set_size(size);
+            header.set_cksum();
+            builder
+                .append(&header, io::repeat(b'x').take(size))
+                .unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    /// Gives one byte at a time: what a slow pipe does.
+    struct Drip<R>(R);
+
+    impl<R: Read> Read for Drip<R> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = buffer.len().min(1);
+            self.0.read(&mut buffer[..count])
+        }
+    }
+
+    fn walk(mut stream: TarStream<'_>, take: u64) -> Result<Vec<(String, usize)>, Error> {
+        let mut found = Vec::new();
+        while let Some(entry) = stream.next()? {
+            let mut content = Vec::new();
+            let read = Content(&mut stream).take(take).read_to_end(&mut content);
+            stream.check(read)?;
+            let name = String::from_utf8_lossy(&entry.path).into_owned();
+            found.push((name, content.len()));
+        }
+        stream.drain()?;
+        Ok(found)
+    }
+
+    #[test]
+    fn members_are_found_however_much_of_them_is_read() {
+        let archive = archive();
+        for (take, want) in [(0, [0, 0, 0]), (100, [100, 0, 100]), (9999, [700, 0, 512])] {
+            let names = ["one", "two", "three"].map(str::to_owned);
+            let want: Vec<_> = names.into_iter().zip(want).collect();
+            let whole = TarStream::new(Box::new(&archive[..]));
+            assert_eq!(walk(whole, take).unwrap(), want);
+            let slow = TarStream::new(Box::new(Drip(&archive[..])));
+            assert_eq!(walk(slow, take).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn a_member_that_ends_early_is_named() {
+        let archive = archive();
+        for (end, member) in [
+            (300, "archive"),
+            (512 + 300, "one"),
+            (512 + 1000, "one"),
+            (2048, "two"),
+        ] {
+            for take in [0, 9999] {
+                let cut = TarStream::new(Box::new(&archive[..end]));
+                let error = walk(cut, take).unwrap_err().to_string();
+                assert!(error.contains(member), "{end}: {error}");
+            }
+        }
+    }
+}
