@@ -144,7 +144,7 @@ impl View {
         let now: Stat = self.object_stat(node)?;
         let mut kept = now.st_mode & 0o7777;
         if (uid.is_some() || gid.is_some()) && !node.is_dir() {
-            kept = without_set_id(kept);
+            kept = without_set_id(kept, Membership::Inside);
         }
         let told = OverrideStat {
             uid: uid.unwrap_or(now.st_uid),
@@ -160,7 +160,7 @@ impl View {
     ///
     /// # Errors
     /// A failed system call.
-    pub fn strip_set_id(&self, node: &NodeRef) -> Result<bool> {
+    pub(crate) fn strip_set_id(&self, node: &NodeRef, changer: Membership) -> Result<bool> {
         if node.kind != FileType::RegularFile || !node.in_upper() {
             return Ok(false);
         }
@@ -168,7 +168,7 @@ impl View {
             return Ok(false);
         };
         let mode = self.object_stat(node)?.st_mode & 0o7777;
-        let stripped = without_set_id(mode);
+        let stripped = without_set_id(mode, changer);
         if stripped != mode {
             if self.ownership == Ownership::Override {
                 self.tell(node, handle.as_fd(), Some(stripped), None, None)?;
@@ -225,11 +225,18 @@ impl View {
     }
 }
 
-/// The mode after a write by somebody who may not keep set-id bits. Set-group-id without group execution marks mandatory
-/// locking and stays.
-fn without_set_id(mode: u32) -> u32 {
+/// Whether who changes a file is in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Membership {
+    Inside,
+    Outside,
+}
+
+/// The mode after a write by somebody who may not keep set-id bits. Set-group-id without group execution, which once
+/// marked mandatory locking, stays for the members of the group.
+fn without_set_id(mode: u32, changer: Membership) -> u32 {
     let mut mode = mode & !SET_UID;
-    if mode & GROUP_EXEC != 0 {
+    if mode & GROUP_EXEC != 0 || changer == Membership::Outside {
         mode &= !SET_GID;
     }
     mode
@@ -261,9 +268,14 @@ mod tests {
 
     #[test]
     fn set_id_bits_go_as_the_kernel_has_it() {
-        assert_eq!(without_set_id(0o6755), 0o755);
-        assert_eq!(without_set_id(0o2644), 0o2644);
-        assert_eq!(without_set_id(0o4644), 0o644);
-        assert_eq!(without_set_id(0o1777), 0o1777);
+        for (mode, inside, outside) in [
+            (0o6755, 0o755, 0o755),
+            (0o2644, 0o2644, 0o644),
+            (0o4644, 0o644, 0o644),
+            (0o1777, 0o1777, 0o1777),
+        ] {
+            assert_eq!(without_set_id(mode, Membership::Inside), inside);
+            assert_eq!(without_set_id(mode, Membership::Outside), outside);
+        }
     }
 }

@@ -18,13 +18,17 @@ impl View {
     /// The value of an extended attribute; `None` if there is none.
     ///
     /// # Errors
-    /// A failed system call.
+    /// `EOPNOTSUPP` for a name of which the file system knows nothing, or a failed system call.
     pub fn get_xattr(&self, node: &NodeRef, name: &OsStr) -> Result<Option<Vec<u8>>> {
         let Some(stored) = stored_xattr(name) else {
             return Ok(None);
         };
         let handle = self.object(node)?;
-        xattr::get(handle.as_fd(), &stored).op("getxattr")
+        if xattr::is_acl(&stored) {
+            // The kernel asks for these by itself: where there can be none, there is none.
+            return xattr::get(handle.as_fd(), &stored).op("getxattr");
+        }
+        xattr::ask(handle.as_fd(), &stored).op("getxattr")
     }
 
     /// The names of the extended attributes.

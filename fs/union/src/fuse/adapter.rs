@@ -265,7 +265,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -279,8 +279,8 @@ impl Filesystem for Adapter {
         server.count(Op::Write);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let written = server.data(ino, true).and_then(|(node, file)| {
-            if kill && server.view.strip_set_id(&node)? {
-                server.attributes_changed(convert::node_id(ino));
+            if kill {
+                server.take_set_id(request.into(), &node, convert::node_id(ino))?;
             }
             super::io::write_at(&file, data, offset)
         });
@@ -421,9 +421,9 @@ impl Filesystem for Adapter {
         self.0.getxattr(ino, name, size, reply);
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         self.0.count(Op::Listxattr);
-        self.0.listxattr(ino, size, reply);
+        self.0.listxattr(request.into(), ino, size, reply);
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

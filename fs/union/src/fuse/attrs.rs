@@ -1,6 +1,6 @@
 //! Requests that read and change attributes.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -50,10 +50,7 @@ impl Server {
     ) -> Result<()> {
         if change.is_empty() {
             // The kernel's way of asking that set-id bits go: somebody is about to write.
-            if !caller.keeps_set_id(&self.view, node)? {
-                self.view.strip_set_id(node)?;
-            }
-            return Ok(());
+            return self.strip_set_id(caller, node, id);
         }
         let mut stored = SetAttr {
             uid: self
@@ -77,8 +74,8 @@ impl Server {
         if !stored.is_empty() {
             self.view.set_attr(node, &stored)?;
         }
-        if change.size.is_some() && !caller.keeps_set_id(&self.view, node)? {
-            self.view.strip_set_id(node)?;
+        if change.size.is_some() {
+            self.strip_set_id(caller, node, id)?;
         }
         Ok(())
     }
@@ -173,11 +170,17 @@ impl Server {
         }
     }
 
-    pub(crate) fn listxattr(&self, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    pub(crate) fn listxattr(&self, caller: Caller, ino: INodeNo, size: u32, reply: ReplyXattr) {
         match self.node(ino).and_then(|node| self.view.list_xattr(&node)) {
             Ok(names) => {
+                let trusted = |name: &OsString| name.as_bytes().starts_with(b"trusted.");
+                // Asked only where it matters: it is read from /proc.
+                let all = !names.iter().any(trusted) || caller.sees_trusted();
+                let shown = names
+                    .iter()
+                    .filter(|name| (self.acl || !is_acl(name)) && (all || !trusted(name)));
                 let mut list = Vec::new();
-                for name in names.iter().filter(|name| self.acl || !is_acl(name)) {
+                for name in shown {
                     list.extend_from_slice(name.as_bytes());
                     list.push(0);
                 }

@@ -15,6 +15,7 @@ use super::server::{GENERATION, Server};
 use crate::error::{Context, Error, Result};
 use crate::getattr::Handle;
 use crate::node::{NodeId, NodeRef};
+use crate::setattr::Membership;
 use crate::view::View;
 
 /// Lower files up to this size are read through the page cache of the mount. Then a reader who holds one open and a
@@ -153,7 +154,18 @@ impl Server {
 
     /// After a write or truncation that the kernel did not announce as one that clears set-id bits.
     pub(crate) fn strip_set_id(&self, caller: Caller, node: &NodeRef, id: NodeId) -> Result<()> {
-        if !caller.keeps_set_id(&self.view, node)? && self.view.strip_set_id(node)? {
+        if !caller.keeps_set_id(&self.view, node)? {
+            self.take_set_id(caller, node, id)?;
+        }
+        Ok(())
+    }
+
+    /// Before a write by somebody of whom the kernel says that set-id bits go.
+    pub(crate) fn take_set_id(&self, caller: Caller, node: &NodeRef, id: NodeId) -> Result<()> {
+        if self
+            .view
+            .strip_set_id(node, caller.membership(&self.view, node)?)?
+        {
             self.attributes_changed(id);
         }
         Ok(())
@@ -408,12 +420,27 @@ impl From<&Request> for Caller {
 impl Caller {
     /// True unless this caller's change of an ACL must clear the set-group-id bit.
     pub(crate) fn keeps_set_gid(self, view: &View, node: &NodeRef) -> Result<bool> {
+        Ok(self.membership(view, node)? == Membership::Inside
+            || crate::sys::caller::may_keep_set_id(self.pid, self.uid))
+    }
+
+    /// Whether this caller is in the group of a file; of one without a set-group-id bit nobody needs to know.
+    fn membership(self, view: &View, node: &NodeRef) -> Result<Membership> {
         const SET_GID: u32 = 0o2000;
         let stat = view.object_stat(node)?;
-        Ok(stat.st_mode & SET_GID == 0
+        let inside = stat.st_mode & SET_GID == 0
             || stat.st_gid == self.gid
-            || crate::sys::caller::is_in_group(self.pid, stat.st_gid)
-            || crate::sys::caller::may_keep_set_id(self.pid, self.uid))
+            || crate::sys::caller::is_in_group(self.pid, stat.st_gid);
+        Ok(if inside {
+            Membership::Inside
+        } else {
+            Membership::Outside
+        })
+    }
+
+    /// True if this caller may know of `trusted.` attributes.
+    pub(crate) fn sees_trusted(self) -> bool {
+        crate::sys::caller::may_see_trusted(self.pid, self.uid)
     }
 
     /// True unless the file has set-id bits that this caller's write must clear.

@@ -3,10 +3,18 @@
 /// Bit of `CAP_FSETID` in a capability mask.
 const CAP_FSETID: u32 = 4;
 
+/// Bit of `CAP_SYS_ADMIN`.
+const CAP_SYS_ADMIN: u32 = 21;
+
 /// True if the process keeps set-id bits when it writes or truncates (`CAP_FSETID`). The FUSE library does not pass the
 /// kernel's own verdict on; asked only for files that carry such bits. Without a visible process: root keeps them.
 pub(crate) fn may_keep_set_id(pid: u32, uid: u32) -> bool {
     effective_capabilities(pid).map_or(uid == 0, |mask| mask & (1 << CAP_FSETID) != 0)
+}
+
+/// True if `trusted.` attributes are listed to the process (`CAP_SYS_ADMIN`). Without a visible process: to root.
+pub(crate) fn may_see_trusted(pid: u32, uid: u32) -> bool {
+    effective_capabilities(pid).map_or(uid == 0, |mask| mask & (1 << CAP_SYS_ADMIN) != 0)
 }
 
 /// True if a supplementary group of the process is this one.

@@ -18,8 +18,16 @@ const LIMIT: usize = 65536;
 /// A first buffer that holds nearly every value met (ACLs, capabilities, labels, marks).
 const USUAL: usize = 256;
 
-/// Reads one value; `None` if there is none or the file system has no extended attributes.
+/// Reads one value; `None` if there is none or the file system has no such extended attributes.
 pub(crate) fn get(fd: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Vec<u8>>, Errno> {
+    match ask(fd, name) {
+        Err(Errno::OPNOTSUPP) => Ok(None),
+        other => other,
+    }
+}
+
+/// Reads one value; `None` if there is none, `EOPNOTSUPP` if the file system has no such extended attributes.
+pub(crate) fn ask(fd: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Vec<u8>>, Errno> {
     match read(fd, name) {
         // Reading `user.` attributes of a file that one may not read is refused before it is known whether there are any.
         Err(Errno::ACCESS) if !list(fd)?.iter().any(|other| other == name) => Ok(None),
@@ -48,7 +56,7 @@ fn read(fd: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Vec<u8>>, Errno> {
 
 fn none_if_absent(errno: Errno) -> Result<Option<Vec<u8>>, Errno> {
     match errno {
-        Errno::NODATA | Errno::OPNOTSUPP => Ok(None),
+        Errno::NODATA => Ok(None),
         other => Err(other),
     }
 }

@@ -102,3 +102,51 @@ fn root_fuse_a_running_program_is_not_truncated_by_a_reader() {
         mounted.unmount().unwrap();
     }
 }
+
+/// A write takes set-group-id away also where it cannot be executed by the group, unless by one of the group.
+#[test]
+fn root_fuse_set_group_id_goes_when_written_from_outside_of_the_group() {
+    require_root();
+    for options in [MountOptions::default(), without_passthrough()] {
+        let stage = Stage::new(1, "chmod 755 .; echo low > l1/f");
+        let mounted = stage.mount_with(&options);
+        let outcomes = stage.shell(
+            "for way in 'printf x >> m/f' ': > m/f' 'truncate -s 1 m/f' 'fallocate -l 9 m/f'; do \
+               for groups in --clear-groups --groups=7; do chgrp 7 m/f; chmod 2666 m/f; \
+                 setpriv --reuid=12345 --regid=12345 $groups sh -c \"$way\"; stat -c %a m/f; done; done | xargs",
+        );
+        assert_eq!(outcomes, "666 2666 666 2666 666 2666 666 2666\n");
+        mounted.unmount().unwrap();
+    }
+}
+
+#[test]
+fn root_fuse_trusted_attributes_are_listed_to_root_alone() {
+    require_root();
+    let stage = Stage::new(
+        1,
+        "chmod 755 .; touch l1/f; setfattr -n trusted.t -v 1 l1/f; setfattr -n user.u -v 2 l1/f",
+    );
+    let mounted = stage.mount();
+    let list = "getfattr -m - m/f | grep -v '^#' | xargs";
+    assert_eq!(stage.shell(list), "trusted.t user.u\n");
+    let other = format!("setpriv --reuid=12345 --regid=12345 --clear-groups sh -c \"{list}\"");
+    assert_eq!(stage.shell(&other), "user.u\n");
+    mounted.unmount().unwrap();
+}
+
+/// What the file system of the layer knows nothing of is not said to be merely absent.
+#[test]
+fn root_fuse_attributes_of_an_unknown_family_are_not_supported() {
+    require_root();
+    let stage = Stage::new(1, "touch l1/f");
+    let mounted = stage.mount();
+    let mut value = [0_u8; 8];
+    for name in ["system.none", "none"] {
+        let read = rustix::fs::getxattr(stage.path("m/f"), name, &mut value[..]);
+        assert_eq!(read, Err(rustix::io::Errno::OPNOTSUPP), "{name}");
+    }
+    let read = rustix::fs::getxattr(stage.path("m/f"), "user.none", &mut value[..]);
+    assert_eq!(read, Err(rustix::io::Errno::NODATA));
+    mounted.unmount().unwrap();
+}
