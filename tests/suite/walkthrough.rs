@@ -276,3 +276,33 @@ fn root_fuse_interactive_terminal() {
     let out = store.script(script).ok();
     assert!(out.contains("/dev/pts/0") && out.contains("yes"), "{out}");
 }
+
+#[test]
+fn root_fuse_the_working_directory_is_made_with_the_container() {
+    working_directory(Who::Root);
+}
+
+#[test]
+fn user_fuse_the_working_directory_is_made_with_the_container() {
+    working_directory(Who::Ordinary);
+}
+
+fn working_directory(who: Who) {
+    let store = Store::with_busybox(who);
+    store
+        .line("create --name c1 -w /t/dir/../new/deep bb pwd")
+        .ok();
+    assert_eq!(store.line("diff c1").ok(), "C /t\nA /t/new\nA /t/new/deep");
+    assert_eq!(store.line("start -a c1").ok(), "/t/new/deep");
+    store.line("create --name c2 -w /t/sl/x bb pwd").code(1);
+    store
+        .line("create --name c2 -w /t/a bb pwd")
+        .code(1)
+        .says("Cannot mkdir: /t/a is not a directory");
+    store.line("create --name c2 -w /t/dir bb pwd").ok();
+    assert_eq!(store.line("diff c2").ok(), "");
+    assert_eq!(
+        store.line("run --rm -w /x bb stat -c %a:%u:%g .").ok(),
+        "755:0:0"
+    );
+}

@@ -15,8 +15,9 @@ use crate::layout::ContainerPaths;
 use crate::lock::Lock;
 use crate::options::{CreateOptions, HOST_BASE};
 use crate::records::{self, Record};
+use crate::rootfs::Writable;
 use crate::state::State;
-use crate::{files, init_layer, launch, names, removal};
+use crate::{files, init_layer, launch, names, removal, workdir};
 
 /// The label by which an image says that it stands on the machine's own root.
 pub(crate) const BASE_LABEL: &str = "io.mille.base";
@@ -163,6 +164,15 @@ fn furnish(
     init_layer::own_root(&upper, engine.dialect())?;
     files::make_directory(&staged.work(), 0o700)?;
     files::make_directory(&staged.merged(), 0o700)?;
+    let writable = Writable {
+        upper,
+        work: staged.work(),
+    };
+    workdir::ensure(
+        &engine.stack(&container)?,
+        &writable,
+        &container.config.working_dir,
+    )?;
     let name = match name {
         Some(name) => names::claim(&engine.layout, name, &id).map(|()| name.to_owned())?,
         None => names::claim_random(&engine.layout, &id)?,

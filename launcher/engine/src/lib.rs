@@ -48,6 +48,7 @@ mod stop;
 mod sys;
 mod terminal;
 mod words;
+mod workdir;
 
 pub use container::{Container, Ground};
 pub use engine::{Difference, DifferenceKind, Engine, Mode, Sizes};
