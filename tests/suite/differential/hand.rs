@@ -1,8 +1,7 @@
 //! Carrying out an operation on one tree, with a result that can be compared with another tree's.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,8 +12,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::acl;
 use super::op::{Op, SLOTS};
+use super::{acl, handle};
 
 /// What an operation answered: a description of the result, or the errno.
 pub type Answer = Result<String, i32>;
@@ -65,19 +64,6 @@ impl Hand {
                 self.apply(inner)
             }
             Op::AsUser(inner) => self.apply(inner),
-            Op::Open { .. }
-            | Op::OpenDir { .. }
-            | Op::ReadHandle(_)
-            | Op::StatHandle(_)
-            | Op::WriteHandle { .. }
-            | Op::TruncateHandle { .. }
-            | Op::ChmodHandle { .. }
-            | Op::MapWrite { .. }
-            | Op::Sync(_)
-            | Op::ListHandle(_)
-            | Op::CreateBelow { .. }
-            | Op::UnlinkBelow { .. }
-            | Op::Close(_) => self.with_handle(operation),
             Op::Stat(_) | Op::Access { .. } | Op::Read(_) | Op::List(_) | Op::ReadLink(_) => {
                 self.look(operation)
             }
@@ -89,6 +75,8 @@ impl Hand {
             Op::Chmod { .. }
             | Op::Chown { .. }
             | Op::Utimes { .. }
+            | Op::Touch(_)
+            | Op::SetCapability(_)
             | Op::SetXattr { .. }
             | Op::RemoveXattr { .. }
             | Op::SetAcl { .. }
@@ -99,8 +87,17 @@ impl Hand {
             | Op::Truncate { .. }
             | Op::OpenTrunc(_)
             | Op::Punch { .. }
+            | Op::Tmpfile { .. }
             | Op::Allocate { .. } => self.content(operation),
-            _ => self.names(operation),
+            Op::Unlink(_)
+            | Op::Mkdir { .. }
+            | Op::Rmdir(_)
+            | Op::Symlink { .. }
+            | Op::Mkfifo(_)
+            | Op::MkSocket(_)
+            | Op::Mknod { .. }
+            | Op::RemoveTree(_) => self.names(operation),
+            _ => self.with_handle(operation),
         }
     }
 
@@ -126,24 +123,27 @@ impl Hand {
                 self.slots[*slot] = Some(dir.into());
                 return done();
             }
+            Op::OpenNew { slot, path, mode } => {
+                let mut options = OpenOptions::new();
+                options.read(true).write(true).create_new(true).mode(*mode);
+                self.slots[*slot] = Some(open(&mut options, &self.at(path))?);
+                return done();
+            }
             Op::Close(slot) => {
                 self.slots[*slot] = None;
                 return done();
             }
-            Op::ReadHandle(slot)
-            | Op::StatHandle(slot)
-            | Op::WriteHandle { slot, .. }
-            | Op::TruncateHandle { slot, .. }
-            | Op::ChmodHandle { slot, .. }
-            | Op::MapWrite { slot, .. }
-            | Op::Sync(slot)
-            | Op::ListHandle(slot)
-            | Op::CreateBelow { slot, .. }
-            | Op::UnlinkBelow { slot, .. } => *slot,
-            _ => unreachable!("not an operation on a handle"),
+            Op::LinkHandle { slot, to } => {
+                let to = self.at(to);
+                let Some(file) = &self.slots[*slot] else {
+                    return done();
+                };
+                return link_open(file, &to);
+            }
+            other => handle::slot(other),
         };
         match &mut self.slots[slot] {
-            Some(file) => on_handle(file, operation),
+            Some(file) => handle::apply(file, operation),
             None => done(),
         }
     }
@@ -239,6 +239,13 @@ impl Hand {
                 };
                 rustix::fs::fallocate(&writing(path)?, flags, *at, *len).map_err(errno)?;
             }
+            Op::Tmpfile { dir, to } => {
+                let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+                let mode = Mode::from_raw_mode(0o640);
+                let file = File::from(rustix::fs::open(self.at(dir), flags, mode).map_err(errno)?);
+                file.write_all_at(b"once nameless", 0).map_err(number)?;
+                return link_open(&file, &self.at(to));
+            }
             _ => unreachable!("not an operation on content"),
         }
         done()
@@ -258,6 +265,7 @@ impl Hand {
             }
             Op::Rmdir(path) => rustix::fs::rmdir(self.at(path)),
             Op::Symlink { target, path } => rustix::fs::symlink(*target, self.at(path)),
+            Op::MkSocket(path) => node(path, rustix::fs::FileType::Socket, 0o600, 0),
             Op::Mkfifo(path) => node(path, rustix::fs::FileType::Fifo, 0o644, 0),
             Op::Mknod { path, block, minor } => {
                 let kind = if *block {
@@ -328,6 +336,21 @@ impl Hand {
                 };
                 rustix::fs::utimensat(CWD, self.at(path), &times, AtFlags::SYMLINK_NOFOLLOW)
             }
+            Op::Touch(path) => {
+                let now = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: rustix::fs::UTIME_NOW,
+                };
+                let times = Timestamps {
+                    last_access: now,
+                    last_modification: now,
+                };
+                rustix::fs::utimensat(CWD, self.at(path), &times, AtFlags::SYMLINK_NOFOLLOW)
+            }
+            Op::SetCapability(path) => {
+                let name = c"security.capability";
+                rustix::fs::lsetxattr(self.at(path), name, &NET_RAW, plain)
+            }
             Op::SetXattr { path, name, value } => {
                 rustix::fs::lsetxattr(self.at(path), *name, &[*value; 3], plain)
             }
@@ -363,47 +386,6 @@ fn remove_tree(path: &Path) -> std::io::Result<()> {
     std::fs::remove_dir(path)
 }
 
-fn on_handle(file: &mut File, operation: &Op) -> Answer {
-    let meta = file.metadata().map_err(number)?;
-    // A directory where a file is meant, and the reverse: what the kernel says to that is not ours.
-    match operation {
-        Op::ListHandle(_) if meta.is_dir() => return listed(&file),
-        Op::CreateBelow { name, .. } if meta.is_dir() => {
-            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            let mode = Mode::from_raw_mode(0o644);
-            rustix::fs::openat(&file, *name, flags, mode).map_err(errno)?;
-        }
-        Op::UnlinkBelow { name, .. } if meta.is_dir() => {
-            rustix::fs::unlinkat(&file, *name, AtFlags::empty()).map_err(errno)?;
-        }
-        Op::StatHandle(_) => return Ok(described(&meta)),
-        Op::Sync(_) => file.sync_all().map_err(number)?,
-        Op::ChmodHandle { mode, .. } if meta.is_file() => {
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(*mode)).map_err(errno)?;
-        }
-        Op::ReadHandle(_) if meta.is_file() => {
-            let mut content = Vec::new();
-            file.seek(SeekFrom::Start(0)).map_err(number)?;
-            file.read_to_end(&mut content).map_err(number)?;
-            return Ok(summary(&content));
-        }
-        Op::WriteHandle { at, fill, .. } if meta.is_file() => {
-            file.write_all_at(&[*fill; 100], *at).map_err(number)?;
-        }
-        Op::TruncateHandle { size, .. } if meta.is_file() => {
-            file.set_len(*size).map_err(number)?;
-        }
-        // What reaches the file system from a mapping is written by the server, and clears set-id bits if that is an
-        // ordinary user; documented.
-        Op::MapWrite { .. } if meta.mode() & 0o6000 != 0 && !nix::unistd::geteuid().is_root() => {}
-        Op::MapWrite { fill, .. } if meta.is_file() && meta.size() > 0 => {
-            mille_tests::mapping::write_first(file, *fill).map_err(|error| error as i32)?;
-        }
-        _ => {}
-    }
-    done()
-}
-
 /// Drops to an ordinary user for file system checks, of this thread only, until dropped.
 struct AsUser;
 
@@ -422,15 +404,28 @@ impl Drop for AsUser {
     }
 }
 
-fn done() -> Answer {
+/// Gives another name to what is open.
+fn link_open(file: &File, to: &Path) -> Answer {
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::linkat(CWD, own, CWD, to, AtFlags::SYMLINK_FOLLOW)
+        .map_err(errno)
+        .and_then(|()| done())
+}
+
+/// `security.capability` of version 2: cap_net_raw, permitted and effective.
+const NET_RAW: [u8; 20] = [
+    1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+];
+
+pub(super) fn done() -> Answer {
     Ok(String::new())
 }
 
-fn errno(error: Errno) -> i32 {
+pub(super) fn errno(error: Errno) -> i32 {
     error.raw_os_error()
 }
 
-fn number(error: std::io::Error) -> i32 {
+pub(super) fn number(error: std::io::Error) -> i32 {
     error.raw_os_error().unwrap_or(-1)
 }
 
@@ -440,7 +435,7 @@ fn open(options: &mut OpenOptions, path: &Path) -> Result<File, i32> {
     options.open(path).map_err(number)
 }
 
-fn described(meta: &std::fs::Metadata) -> String {
+pub(super) fn described(meta: &std::fs::Metadata) -> String {
     let (size, nlink) = if meta.is_dir() {
         (0, u64::from(meta.nlink() > 0))
     } else {
@@ -450,7 +445,7 @@ fn described(meta: &std::fs::Metadata) -> String {
     format!("{mode:o} {uid}:{gid} size {size} links {nlink}")
 }
 
-fn listed(dir: &impl AsFd) -> Answer {
+pub(super) fn listed(dir: &impl AsFd) -> Answer {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir).map_err(errno)? {
         let entry = entry.map_err(errno)?;
@@ -460,6 +455,6 @@ fn listed(dir: &impl AsFd) -> Answer {
     Ok(names.join(", "))
 }
 
-fn summary(content: &[u8]) -> String {
+pub(super) fn summary(content: &[u8]) -> String {
     format!("{} bytes, {:x}", content.len(), super::survey::sum(content))
 }

@@ -14,6 +14,7 @@ use super::survey::{Identity, Times, difference, survey};
 
 const EXDEV: i32 = 18;
 const ENODATA: i32 = 61;
+const EOPNOTSUPP: i32 = 95;
 const ENOTEMPTY: i32 = 39;
 const EEXIST: i32 = 17;
 
@@ -154,6 +155,10 @@ impl Case {
         self.tally.operations += 1;
         let is_dir = self.moves_dir(operation);
         let ours = self.ours.apply(operation);
+        if ours == Err(EOPNOTSUPP) && matches!(operation.act(), Op::Tmpfile { .. }) {
+            // Nameless files have no request that the FUSE library knows; documented.
+            return Ok(());
+        }
         let kernel = self.kernel.as_mut().map(|hand| hand.apply(operation));
         if ours == Err(EXDEV) && is_dir && !self.kind.redirects() {
             return match kernel {
@@ -226,6 +231,7 @@ fn changes(operation: &Op) -> bool {
             | Op::Access { .. }
             | Op::ReadHandle(_)
             | Op::StatHandle(_)
+            | Op::Seek { .. }
             | Op::ListHandle(_)
             // Removed where there is none.
             | Op::RemoveAcl { .. }

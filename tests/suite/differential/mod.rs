@@ -7,6 +7,7 @@ mod acl;
 mod arena;
 mod exchange;
 mod hand;
+mod handle;
 mod judge;
 mod op;
 mod places;
@@ -29,7 +30,7 @@ const BLOCKS: usize = 50;
 
 /// How many shorter sequences are tried after a failure, and for how long.
 const SHRINK_STEPS: u32 = 800;
-const SHRINK_MS: u32 = 150_000;
+const SHRINK_MS: u32 = 90_000;
 
 fn operation() -> impl Strategy<Value = Op> {
     // The operations are small already: only leaving them out makes a failure clearer.

@@ -136,7 +136,17 @@ pub enum Op {
         path: Path,
         default: bool,
     },
+    /// Sets both times to now, for which one must only be allowed to write.
+    Touch(Path),
+    /// A file capability, which goes with the next write.
+    SetCapability(Path),
+    /// A nameless file that gets a name when it is filled.
+    Tmpfile {
+        dir: Path,
+        to: Path,
+    },
     Mkfifo(Path),
+    MkSocket(Path),
     Mknod {
         path: Path,
         block: bool,
@@ -147,6 +157,12 @@ pub enum Op {
         path: Path,
         write: bool,
         append: bool,
+    },
+    /// Makes a file and keeps it open.
+    OpenNew {
+        slot: usize,
+        path: Path,
+        mode: u32,
     },
     ReadHandle(usize),
     StatHandle(usize),
@@ -162,6 +178,25 @@ pub enum Op {
     ChmodHandle {
         slot: usize,
         mode: u32,
+    },
+    ChownHandle {
+        slot: usize,
+        uid: u32,
+    },
+    XattrHandle {
+        slot: usize,
+        value: u8,
+    },
+    /// Another name for what is open, through /proc/self/fd.
+    LinkHandle {
+        slot: usize,
+        to: Path,
+    },
+    /// Where data or a hole is.
+    Seek {
+        slot: usize,
+        at: u64,
+        hole: bool,
     },
     MapWrite {
         slot: usize,
@@ -236,7 +271,11 @@ impl Op {
 }
 
 fn content(random: &mut Random) -> Op {
-    match random.below(16) {
+    match random.below(17) {
+        16 => Op::Tmpfile {
+            dir: dir(random),
+            to: file(random),
+        },
         0..=2 => Op::Create {
             path: file(random),
             exclusive: random.coin(),
@@ -304,6 +343,7 @@ fn names(random: &mut Random) -> Op {
             from: file(random),
             to: path(random),
         },
+        21 if random.coin() => Op::MkSocket(path(random)),
         21 => Op::Mkfifo(path(random)),
         22 => Op::Mknod {
             path: path(random),
@@ -319,7 +359,9 @@ fn names(random: &mut Random) -> Op {
 }
 
 fn attributes(random: &mut Random) -> Op {
-    match random.below(9) {
+    match random.below(11) {
+        9 => Op::Touch(path(random)),
+        10 => Op::SetCapability(file(random)),
         0..=1 => Op::Chmod {
             path: path(random),
             mode: random.pick(MODES),
@@ -356,7 +398,29 @@ fn attributes(random: &mut Random) -> Op {
 
 fn handles(random: &mut Random) -> Op {
     let slot = usize::try_from(random.below(SLOTS as u64)).unwrap();
-    match random.below(20) {
+    match random.below(27) {
+        20..=21 => Op::OpenNew {
+            slot,
+            path: file(random),
+            mode: random.pick(MODES),
+        },
+        22 => Op::ChownHandle {
+            slot,
+            uid: random.pick(IDS),
+        },
+        23 => Op::XattrHandle {
+            slot,
+            value: fill(random),
+        },
+        24 => Op::LinkHandle {
+            slot,
+            to: file(random),
+        },
+        25..=26 => Op::Seek {
+            slot,
+            at: random.below(9000),
+            hole: random.coin(),
+        },
         0..=4 => {
             let write = random.coin();
             Op::Open {

@@ -95,3 +95,18 @@ fn user_fuse_the_maker_of_a_read_only_file_fills_it() {
         assert_eq!(std::fs::read(&path).unwrap(), b"obj");
     }
 }
+
+#[test]
+fn root_fuse_data_that_comes_up_later_leaves_the_capability() {
+    holds(
+        Kind::ROOT,
+        &[
+            Op::SetCapability("e/a"),
+            Op::Create {
+                path: "e/a",
+                exclusive: false,
+                mode: 0o644,
+            },
+        ],
+    );
+}

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{FileType, OFlags, RenameFlags, Timestamps, XattrFlags};
+use rustix::fs::{FileType, OFlags, RenameFlags, Stat, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 pub(crate) use links::LinkIndex;
@@ -201,6 +201,7 @@ impl View {
             .ok_or(Error::refused("copy up", Errno::IO))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0).min(limit);
         let target = self.open_for_filling(handle.as_fd())?;
+        let privileges = KeptPrivileges::of(handle.as_fd(), &stat)?;
         let filled = self.fill(lower, target.as_fd(), size);
         if filled.is_err() {
             // What was copied is not read by anybody, but takes space.
@@ -210,6 +211,7 @@ impl View {
                 log::error!("copy up: half-copied data stays: {errno}");
             }
         }
+        privileges.restore(handle.as_fd())?;
         object::set_times(handle.as_fd(), &object::times_of(&stat)).op("copy up")?;
         filled?;
         for mark in [mille_layer::Mark::Metacopy, mille_layer::Mark::Redirect] {
@@ -298,6 +300,35 @@ impl View {
         }
     }
 }
+
+/// What a write takes from a file, but must not when the write is a copy-up: its capability, and its set-id bits where the
+/// server is an ordinary user.
+struct KeptPrivileges {
+    mode: u32,
+    capability: Option<Vec<u8>>,
+}
+
+impl KeptPrivileges {
+    fn of(file: BorrowedFd<'_>, stat: &Stat) -> Result<Self> {
+        Ok(Self {
+            mode: stat.st_mode & 0o7777,
+            capability: xattr::get(file, CAPABILITY.as_ref()).op("copy up")?,
+        })
+    }
+
+    fn restore(&self, file: BorrowedFd<'_>) -> Result<()> {
+        let now = rustix::fs::fstat(file).op("copy up")?;
+        if now.st_mode & 0o7777 != self.mode {
+            object::set_mode(file, self.mode).op("copy up mode")?;
+        }
+        if let Some(value) = &self.capability {
+            xattr::set(file, CAPABILITY.as_ref(), value, XattrFlags::empty()).op("copy up")?;
+        }
+        Ok(())
+    }
+}
+
+const CAPABILITY: &str = "security.capability";
 
 /// The times of a directory that a copy-up inside it must not change.
 pub(crate) struct KeptTimes(Timestamps);

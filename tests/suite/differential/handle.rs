@@ -1,0 +1,88 @@
+//! Operations on what is open already.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
+
+use super::hand::{Answer, described, done, errno, listed, number, summary};
+use super::op::Op;
+
+/// The slot that an operation is on.
+pub fn slot(operation: &Op) -> usize {
+    match operation {
+        Op::ReadHandle(slot)
+        | Op::StatHandle(slot)
+        | Op::WriteHandle { slot, .. }
+        | Op::TruncateHandle { slot, .. }
+        | Op::ChmodHandle { slot, .. }
+        | Op::ChownHandle { slot, .. }
+        | Op::XattrHandle { slot, .. }
+        | Op::Seek { slot, .. }
+        | Op::MapWrite { slot, .. }
+        | Op::Sync(slot)
+        | Op::ListHandle(slot)
+        | Op::CreateBelow { slot, .. }
+        | Op::UnlinkBelow { slot, .. } => *slot,
+        other => unreachable!("not an operation on a handle: {other:?}"),
+    }
+}
+
+/// Carries out an operation on an open file or directory.
+pub fn apply(file: &mut File, operation: &Op) -> Answer {
+    let meta = file.metadata().map_err(number)?;
+    // A directory where a file is meant, and the reverse: what the kernel says to that is not ours.
+    match operation {
+        Op::ListHandle(_) if meta.is_dir() => return listed(&file),
+        Op::CreateBelow { name, .. } if meta.is_dir() => {
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let mode = Mode::from_raw_mode(0o644);
+            rustix::fs::openat(&file, *name, flags, mode).map_err(errno)?;
+        }
+        Op::UnlinkBelow { name, .. } if meta.is_dir() => {
+            rustix::fs::unlinkat(&file, *name, AtFlags::empty()).map_err(errno)?;
+        }
+        Op::StatHandle(_) => return Ok(described(&meta)),
+        Op::Sync(_) => file.sync_all().map_err(number)?,
+        Op::ChmodHandle { mode, .. } if meta.is_file() => {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(*mode)).map_err(errno)?;
+        }
+        Op::ChownHandle { uid, .. } => {
+            std::os::unix::fs::fchown(&file, Some(*uid), None).map_err(number)?;
+        }
+        Op::XattrHandle { value, .. } => {
+            let flags = XattrFlags::empty();
+            rustix::fs::fsetxattr(&file, "user.one", &[*value; 2], flags).map_err(errno)?;
+        }
+        Op::Seek { at, hole, .. } if meta.is_file() => {
+            let what = if *hole {
+                rustix::fs::SeekFrom::Hole(*at)
+            } else {
+                rustix::fs::SeekFrom::Data(*at)
+            };
+            let found = rustix::fs::seek(&file, what).map_err(errno)?;
+            return Ok(format!("{found}"));
+        }
+        Op::ReadHandle(_) if meta.is_file() => {
+            let mut content = Vec::new();
+            file.seek(SeekFrom::Start(0)).map_err(number)?;
+            file.read_to_end(&mut content).map_err(number)?;
+            return Ok(summary(&content));
+        }
+        Op::WriteHandle { at, fill, .. } if meta.is_file() => {
+            file.write_all_at(&[*fill; 100], *at).map_err(number)?;
+        }
+        Op::TruncateHandle { size, .. } if meta.is_file() => {
+            file.set_len(*size).map_err(number)?;
+        }
+        // What reaches the file system from a mapping is written by the server, and clears set-id bits if that is an
+        // ordinary user; documented.
+        Op::MapWrite { .. } if meta.mode() & 0o6000 != 0 && !nix::unistd::geteuid().is_root() => {}
+        Op::MapWrite { fill, .. } if meta.is_file() && meta.size() > 0 => {
+            mille_tests::mapping::write_first(file, *fill).map_err(|error| error as i32)?;
+        }
+        _ => {}
+    }
+    done()
+}
