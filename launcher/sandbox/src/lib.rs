@@ -30,6 +30,7 @@ mod message;
 pub mod outer;
 mod plan;
 mod rootfs;
+pub mod seccomp;
 mod spawn;
 mod spec;
 mod subid;
