@@ -20,5 +20,6 @@ mod one_id;
 mod peers;
 mod readers;
 mod sudden;
+mod system_calls;
 mod tidy;
 mod walkthrough;

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::hosts;
 use crate::layout::ContainerPaths;
 use crate::options::ExecOptions;
+use crate::security::Security;
 
 /// Docker's search path where the image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -57,7 +58,9 @@ pub(crate) fn spec(container: &Container, paths: &ContainerPaths, nested: bool) 
     spec.capabilities = capabilities;
     spec.required_capabilities = required;
     spec.privileged = host.privileged;
-    spec.no_new_privileges = no_new_privileges(container)?;
+    let security = security(container)?;
+    spec.no_new_privileges = security.no_new_privileges;
+    spec.seccomp = security.filter(spec.capabilities, spec.privileged);
     spec.rlimits = rlimits(container);
     spec.sysctls = host
         .sysctls
@@ -87,7 +90,9 @@ pub(crate) fn exec_spec(container: &Container, options: &ExecOptions) -> Result<
     spec.terminal = options.terminal;
     spec.privileged = options.privileged || container.host_config.privileged;
     spec.capabilities = capabilities(container)?.0;
-    spec.no_new_privileges = no_new_privileges(container)?;
+    let security = security(container)?;
+    spec.no_new_privileges = security.no_new_privileges;
+    spec.seccomp = security.filter(spec.capabilities, spec.privileged);
     spec.rlimits = rlimits(container);
     spec.session_keyring = Some(format!("_ses.{}", container.id));
     Ok(spec)
@@ -368,22 +373,14 @@ pub(crate) fn capabilities(container: &Container) -> Result<(CapSet, CapSet)> {
     Ok((base.union(add), add))
 }
 
-fn no_new_privileges(container: &Container) -> Result<bool> {
-    let mut wanted = false;
-    for option in container.host_config.security_opt.iter().flatten() {
-        match option.as_str() {
-            "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => {
-                wanted = true;
-            }
-            "no-new-privileges=false" | "no-new-privileges:false" => wanted = false,
-            other => {
-                return Err(Error::Invalid(format!(
-                    "invalid --security-opt 2: {other:?}"
-                )));
-            }
-        }
-    }
-    Ok(wanted)
+fn security(container: &Container) -> Result<Security> {
+    Security::parse(
+        container
+            .host_config
+            .security_opt
+            .as_deref()
+            .unwrap_or_default(),
+    )
 }
 
 fn rlimits(container: &Container) -> Vec<Rlimit> {

@@ -39,6 +39,7 @@ mod relay;
 mod removal;
 mod rootfs;
 mod run_directory;
+mod security;
 mod served;
 mod session;
 mod signals;

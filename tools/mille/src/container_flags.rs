@@ -177,6 +177,12 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
             return Err(refused(verb, text));
         }
     }
+    let security = security_options(matches).map_err(|text| refused(verb, text))?;
+    let system_paths = |default: &Option<Vec<String>>| match security.all_system_paths {
+        _ if privileged => None,
+        true => Some(Vec::new()),
+        false => default.clone(),
+    };
     let (cap_add, cap_drop) = capabilities(&texts(matches, "cap-add"), &texts(matches, "cap-drop"));
     Ok(HostConfig {
         binds: some(binds),
@@ -193,22 +199,14 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
         group_add: some(texts(matches, "group-add")),
         privileged,
         readonly_rootfs: is_on(matches, "read-only"),
-        security_opt: some(security_options(matches).map_err(|text| refused(verb, text))?),
+        masked_paths: system_paths(&defaults.masked_paths),
+        readonly_paths: system_paths(&defaults.readonly_paths),
+        security_opt: some(security.list),
         tmpfs,
         shm_size: bytes(verb, matches, "shm-size")?.unwrap_or(defaults.shm_size),
         resources: Resources {
             ulimits: ulimits(verb, matches)?,
             ..defaults.resources.clone()
-        },
-        masked_paths: if privileged {
-            None
-        } else {
-            defaults.masked_paths.clone()
-        },
-        readonly_paths: if privileged {
-            None
-        } else {
-            defaults.readonly_paths.clone()
         },
         ..defaults
     })

@@ -132,9 +132,9 @@ fn facts(engine: &Engine) -> Result<Facts, Failure> {
         name: text(uname.nodename()),
         server_version: VERSION,
         security_options: if engine.mode() == Mode::Root {
-            Vec::new()
+            vec!["name=seccomp,profile=builtin"]
         } else {
-            vec!["name=rootless"]
+            vec!["name=seccomp,profile=builtin", "name=rootless"]
         },
         client_info: ClientInfo {
             debug: false,
@@ -191,7 +191,12 @@ fn text(facts: &Facts) -> String {
     let security: String = facts
         .security_options
         .iter()
-        .map(|option| format!("  {}\n", option.trim_start_matches("name=")))
+        .map(|option| {
+            let lines = option
+                .trim_start_matches("name=")
+                .replace(",profile=", "\n   Profile: ");
+            format!("  {lines}\n")
+        })
         .collect();
     let security = if security.is_empty() {
         security
@@ -263,7 +268,7 @@ mod tests {
             docker_root_dir: "/w/D".to_owned(),
             name: "vm".to_owned(),
             server_version: VERSION,
-            security_options: vec!["name=rootless"],
+            security_options: vec!["name=seccomp,profile=builtin", "name=rootless"],
             client_info: ClientInfo {
                 debug: false,
                 version: VERSION,
@@ -272,7 +277,7 @@ mod tests {
         let shown = text(&facts);
         for part in [
             "\n Debug Mode: false\n\nServer:\n Containers: 3\n  Running: 2\n  Paused: 0\n  Stopped: 1\n Images: 1\n Server Version: ",
-            "\n Storage Driver: mille\n  Backing Filesystem: extfs\n Logging Driver: json-file\n Cgroup Version: 2\n Security Options:\n  rootless\n",
+            "\n Storage Driver: mille\n  Backing Filesystem: extfs\n Logging Driver: json-file\n Cgroup Version: 2\n Security Options:\n  seccomp\n   Profile: builtin\n  rootless\n",
             "\n CPUs: 2\n Total Memory: 23.54GiB\n Name: vm\n Docker Root Dir: /w/D\n\n",
         ] {
             assert!(shown.contains(part), "{shown}");

@@ -32,7 +32,11 @@ const LISTS: &[(&str, Option<char>, &str)] = &[
         None,
         "Attach a filesystem mount to the container (type=bind or tmpfs)",
     ),
-    ("security-opt", None, "Security Options (no-new-privileges)"),
+    (
+        "security-opt",
+        None,
+        "Security Options (no-new-privileges, seccomp, systempaths)",
+    ),
     ("tmpfs", None, "Mount a tmpfs directory"),
     ("ulimit", None, "Ulimit options"),
     (

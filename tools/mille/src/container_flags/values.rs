@@ -9,6 +9,7 @@ use mille_engine::Ulimit;
 use crate::arguments::{declared, text, texts};
 use crate::commands::Verb;
 use crate::failure::Failure;
+use crate::output::go_io_error;
 
 /// All capabilities.
 const ALL: &str = "ALL";
@@ -145,20 +146,62 @@ pub(super) fn name_servers(
     texts(matches, "dns").into_iter().map(check).collect()
 }
 
-/// `--security-opt`: every option but one has a value; what they mean is the engine's to say.
-pub(super) fn security_options(matches: &ArgMatches) -> Result<Vec<String>, String> {
-    let check = |text: String| {
-        let known = text == "no-new-privileges" || text.contains(['=', ':']);
-        if known {
-            Ok(text)
-        } else {
-            Err(format!("Invalid --security-opt: {text:?}"))
+/// `--security-opt` as docker's client records it: a profile file's text takes the place of its path, and
+/// `systempaths=unconfined` is no option but empty lists of hidden and read-only paths.
+pub(super) fn security_options(matches: &ArgMatches) -> Result<SecurityOptions, String> {
+    let mut options = SecurityOptions::default();
+    for text in texts(matches, "security-opt") {
+        let (name, value) = match text.split_once(['=', ':']) {
+            Some((name, value)) => (name, Some(value)),
+            None => (text.as_str(), None),
+        };
+        match (name, value) {
+            ("no-new-privileges", None) => options.list.push(text),
+            (_, None) => return Err(format!("Invalid --security-opt: {text:?}")),
+            ("systempaths", Some("unconfined")) => options.all_system_paths = true,
+            ("seccomp", Some(file)) if !matches!(file, "unconfined" | "builtin") => {
+                options
+                    .list
+                    .push(format!("seccomp={}", seccomp_profile(file)?));
+            }
+            _ => options.list.push(text),
         }
+    }
+    Ok(options)
+}
+
+/// What `--security-opt` said.
+#[derive(Debug, Default)]
+pub(super) struct SecurityOptions {
+    /// As recorded.
+    pub(super) list: Vec<String>,
+    /// Nothing of /proc and /sys is hidden or read-only.
+    pub(super) all_system_paths: bool,
+}
+
+fn seccomp_profile(file: &str) -> Result<String, String> {
+    let bytes = std::fs::read(file).map_err(|error| {
+        let error = go_io_error(&error);
+        format!("opening seccomp profile ({file}) failed: open {file}: {error}")
+    })?;
+    let broken = |error: &dyn std::fmt::Display| {
+        format!("compacting json for seccomp profile ({file}) failed: {error}")
     };
-    texts(matches, "security-opt")
-        .into_iter()
-        .map(check)
-        .collect()
+    serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(|error| broken(&error))?;
+    let text = String::from_utf8(bytes).map_err(|error| broken(&error))?;
+    Ok(without_blanks(&text))
+}
+
+/// Valid JSON without the blanks between its tokens.
+fn without_blanks(json: &str) -> String {
+    let (mut inside, mut escaped) = (false, false);
+    let keep = |c: &char| {
+        let blank = !inside && matches!(c, ' ' | '\t' | '\n' | '\r');
+        inside ^= *c == '"' && !escaped;
+        escaped = inside && *c == '\\' && !escaped;
+        !blank
+    };
+    json.chars().filter(keep).collect()
 }
 
 /// `--cap-add` and `--cap-drop` as they are recorded: complete names, sorted; what is added is not dropped.
@@ -187,6 +230,13 @@ pub(super) fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_profile_is_recorded_without_blanks_between_its_tokens() {
+        let text = "{ \"a\" : [1,\n\t2], \"b c\": \"d \\\" \\\\\" , \"e\" :  {} }";
+        let want = "{\"a\":[1,2],\"b c\":\"d \\\" \\\\\",\"e\":{}}";
+        assert_eq!(without_blanks(text), want);
+    }
 
     #[test]
     fn capabilities_are_recorded_by_their_complete_names() {
