@@ -110,3 +110,22 @@ fn root_fuse_data_that_comes_up_later_leaves_the_capability() {
         ],
     );
 }
+
+#[test]
+fn user_namespace_fuse_a_mapping_leaves_the_set_id_bits() {
+    inside!(Inside::Namespace);
+    holds(
+        Kind::NAMESPACE,
+        &[
+            Op::Open {
+                slot: 2,
+                path: "b",
+                write: true,
+                append: false,
+            },
+            Op::Unlink("b"),
+            Op::MapWrite { slot: 2, fill: 68 },
+            Op::StatHandle(2),
+        ],
+    );
+}

@@ -278,9 +278,13 @@ impl Filesystem for Adapter {
         let server = &self.0;
         server.count(Op::Write);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let written = server.data(ino, true).and_then(|(node, file)| {
             if kill {
                 server.take_set_id(request.into(), &node, convert::node_id(ino))?;
+            }
+            if from_mapping && !server.keeps_set_id {
+                return super::io::write_with_mode(&file, data, offset);
             }
             super::io::write_at(&file, data, offset)
         });

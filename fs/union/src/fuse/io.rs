@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use fuser::{Errno, INodeNo, ReplyEmpty, ReplyLseek, ReplyWrite};
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, Mode, SeekFrom};
 use rustix::io::Errno as Os;
 
 use super::convert;
@@ -43,6 +43,19 @@ pub(crate) fn write_at(file: &OwnedFd, data: &[u8], offset: u64) -> Result<usize
         }
     }
     Ok(done)
+}
+
+/// As [`write_at`], of what a shared mapping has changed: unlike a write by a call this leaves set-id bits.
+pub(crate) fn write_with_mode(file: &OwnedFd, data: &[u8], offset: u64) -> Result<usize> {
+    const SET_ID: u32 = 0o6000;
+    let mode = rustix::fs::fstat(file).op("write")?.st_mode;
+    let written = write_at(file, data, offset)?;
+    if mode & SET_ID != 0
+        && let Err(errno) = rustix::fs::fchmod(file, Mode::from_raw_mode(mode & 0o7777))
+    {
+        log::warn!("set-id bits are lost by a mapped write: {errno}");
+    }
+    Ok(written)
 }
 
 impl Server {

@@ -44,6 +44,8 @@ pub(crate) struct Server {
     timeout: Duration,
     /// The server is subject to permission bits like anybody else.
     pub(crate) ordinary: bool,
+    /// What the server writes leaves set-id bits: true only of the machine's own root.
+    pub(crate) keeps_set_id: bool,
 }
 
 impl Server {
@@ -77,6 +79,7 @@ impl Server {
             static_nlink: options.static_nlink,
             timeout: options.timeout.unwrap_or(FOREVER),
             ordinary: !rustix::process::geteuid().is_root(),
+            keeps_set_id: crate::sys::caller::keeps_set_id_everywhere(),
         }
     }
 

@@ -12,6 +12,14 @@ pub(crate) fn may_keep_set_id(pid: u32, uid: u32) -> bool {
     effective_capabilities(pid).map_or(uid == 0, |mask| mask & (1 << CAP_FSETID) != 0)
 }
 
+/// True if the kernel leaves set-id bits when this process writes: with `CAP_FSETID` in the first user namespace, which
+/// maps every id to itself.
+pub(crate) fn keeps_set_id_everywhere() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let first = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    first && may_keep_set_id(std::process::id(), rustix::process::geteuid().as_raw())
+}
+
 /// True if `trusted.` attributes are listed to the process (`CAP_SYS_ADMIN`). Without a visible process: to root.
 pub(crate) fn may_see_trusted(pid: u32, uid: u32) -> bool {
     effective_capabilities(pid).map_or(uid == 0, |mask| mask & (1 << CAP_SYS_ADMIN) != 0)
