@@ -208,7 +208,7 @@ pub(crate) fn split<'a>(view: &View, path: &'a str) -> (NodeRef, &'a OsStr) {
 impl Drop for Stage {
     /// A failed test must not leave mounts behind.
     fn drop(&mut self) {
-        for name in ["m", "small"] {
+        for name in ["m", "small", "l1", "l2"] {
             let path = self.path(name);
             let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
             let mounted = mounts.lines().any(|line| {

@@ -150,3 +150,53 @@ fn root_fuse_attributes_of_an_unknown_family_are_not_supported() {
     assert_eq!(read, Err(rustix::io::Errno::NODATA));
     mounted.unmount().unwrap();
 }
+
+/// What an object is called by its number holds over copy-up, rename and another mount, in whatever order the names are
+/// looked up, also where the layers are on several file systems; and a listing says the same.
+#[test]
+fn root_fuse_numbers_are_the_same_at_the_next_mount_of_layers_on_several_devices() {
+    require_root();
+    let stage = Stage::new(
+        3,
+        "chmod 755 .; mount -t tmpfs none l1; mount -t tmpfs none l2; \
+         for l in l1 l2 l3; do mkdir -p $l/d/sub-$l; echo $l > $l/f-$l; ln $l/f-$l $l/d/g-$l; ln -s f $l/s-$l; \
+           mkfifo $l/p-$l; echo $l > $l/d/same; echo $l > $l/d/sub-$l/x; done",
+    );
+    let numbers = |order: &str| {
+        stage.shell(&format!(
+            "find m -mindepth 1 | sort {order} | while read -r n; do stat -c '%n %i %d' \"$n\"; done | sort"
+        ))
+    };
+    let first = stage.mount();
+    let before = numbers("");
+    stage.shell("for l in l1 l2 l3; do echo x >> m/f-$l; chown -h 7 m/s-$l m/p-$l m/d/sub-$l; touch m/new-$l; done");
+    let copied = numbers("-r");
+    for line in before.lines() {
+        assert!(
+            copied.lines().any(|other| other == line),
+            "{line}\n{copied}"
+        );
+    }
+    stage.shell("mv m/d/sub-l1 m/moved; mv m/s-l2 m/d/; mv m/d m/e; mv m/p-l3 m/new-l1");
+    let last = numbers("");
+    first.unmount().unwrap();
+    first.wait().unwrap();
+    let only_numbers = |text: &str| -> Vec<String> {
+        // The device is the mount's, and the next mount is another one.
+        let names = text.lines().filter_map(|line| line.rsplit_once(' '));
+        names.map(|(number, _)| number.to_owned()).collect()
+    };
+    for order in ["", "-r"] {
+        let again = stage.mount();
+        assert_eq!(
+            only_numbers(&numbers(order)),
+            only_numbers(&last),
+            "{order}"
+        );
+        let listed = stage.shell("find m -mindepth 1 -printf '%p %i\\n' | sort");
+        assert_eq!(listed.lines().collect::<Vec<_>>(), only_numbers(&last));
+        again.unmount().unwrap();
+        again.wait().unwrap();
+    }
+    stage.shell("umount l1 l2");
+}
