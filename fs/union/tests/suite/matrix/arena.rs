@@ -77,6 +77,7 @@ impl Arena {
             arena.compare_overlayfs();
         }
         assert_eq!(lowers, arena.stage.lowers_fingerprint());
+        arena.compare_below(setting);
         let faults = &arena.faults;
         assert!(
             faults.is_empty(),
@@ -171,6 +172,20 @@ impl Arena {
             }
             self.note(number, " mounted again", faults);
         }
+    }
+
+    /// The upper becomes a lower, below an empty upper: the same view.
+    fn compare_below(&mut self, setting: &Setting) {
+        self.stage.shell("mv u l3; mkdir u; rm -r w; mkdir w");
+        self.stage.lowers = 3;
+        let mounted = self.stage.mount_with(&setting.options);
+        for number in 0..self.cases.len() {
+            let plain = Snapshot::of(&self.at("p", number));
+            let union = Snapshot::of(&self.at("m", number));
+            let faults = differences(&plain.lines(&plain), &union.lines(&union));
+            self.note(number, " as a lower", faults);
+        }
+        mounted.unmount().unwrap();
     }
 
     /// What we wrote is read by the kernel.

@@ -2,7 +2,8 @@
 //!
 //! Nothing is expected by hand: result, errno and everything that is there afterwards must be what the plain directory
 //! gives. Besides, of the union only: numbers are constant over copy-up, rename and another mount, listings tell the same
-//! numbers as stat, the layers are untouched, and overlayfs sees the same tree in the upper.
+//! numbers as stat, the layers are untouched, overlayfs sees the same tree in the
+//! upper, and so does a union that has it as a lower.
 
 mod arena;
 mod call;
