@@ -106,6 +106,43 @@ fn user_fuse_a_killed_monitor_takes_its_container_along() {
     killed_monitor(Who::Ordinary);
 }
 
+/// Whoever makes a mount namespace (a service manager, another container's launcher) has a copy of every mount in it. That
+/// must not keep a monitor from ending.
+#[test]
+fn root_fuse_a_copy_of_the_mount_elsewhere_holds_nobody_up() {
+    let store = Store::with_busybox(Who::Root);
+    store.line("run -d --name work bb sleep 1000").ok();
+    let mut elsewhere = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sleep", "60"])
+        .spawn()
+        .unwrap();
+    let copies = |pid: u32| {
+        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mounts")).unwrap_or_default();
+        mounts.contains(store.root().to_str().unwrap())
+    };
+    let start = Instant::now();
+    while std::fs::read_link(format!("/proc/{}/ns/mnt", elsewhere.id())).ok()
+        == std::fs::read_link("/proc/self/ns/mnt").ok()
+    {
+        assert!(start.elapsed() < Duration::from_secs(10), "no namespace");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(
+        copies(elsewhere.id()),
+        "nothing is copied: the test shows nothing"
+    );
+    let start = Instant::now();
+    store.line("rm -f work").ok();
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(store.line("ps -aq").ok(), "");
+    elsewhere.kill().unwrap();
+    elsewhere.wait().unwrap();
+}
+
 fn killed_monitor(who: Who) {
     let store = Store::with_busybox(who);
     store.line("run -d --name victim bb sleep 1000").ok();

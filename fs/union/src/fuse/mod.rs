@@ -23,6 +23,7 @@ mod tidy;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use parking_lot::Mutex;
@@ -38,6 +39,12 @@ use server::Server;
 /// Threads of a mount, unless told otherwise: more than four were slower even with callers for all of them.
 const MOST_THREADS: usize = 4;
 const FEWEST_THREADS: usize = 2;
+
+/// How long a drop waits for the end of serving, which takes about a millisecond unless somebody has a copy of the mount.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Between two looks at whether it has ended.
+const POLL: Duration = Duration::from_micros(200);
 
 /// Mounts a view and serves it on threads in the background. When this returns, the mount answers.
 ///
@@ -158,7 +165,22 @@ fn library_options(options: &MountOptions, read_only: bool) -> Vec<MountOption> 
     list
 }
 
-/// A mounted view; unmounted when dropped.
+/// True once serving has ended, false if it does not within [`PATIENCE`].
+fn ends_soon(session: &BackgroundSession) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !session.guard.is_finished() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(POLL);
+    }
+    true
+}
+
+/// A mounted view. Dropped, it is unmounted; what is being served is served to its end.
+///
+/// A program that made a mount namespace of its own meanwhile has a copy of the mount, which is served on while this
+/// process lives: the drop does not wait for that. When the process ends, whoever looks at such a copy gets ENOTCONN.
 #[derive(Debug)]
 pub struct Mounted {
     session: Mutex<Option<BackgroundSession>>,
@@ -236,6 +258,7 @@ impl Drop for Mounted {
         match self.detach() {
             Ok(true) => {
                 if let Some(session) = self.session.lock().take()
+                    && ends_soon(&session)
                     && let Err(error) = session.join()
                 {
                     log::error!("serving {} ended: {error}", self.mountpoint.display());
