@@ -1,7 +1,9 @@
 //! Running `mille` and its peers, and what came of it.
 
 use std::ffi::OsStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -111,30 +113,46 @@ fn account(name: &str, created_by: &str) -> Account {
     }
 }
 
-/// Returns the path of a program of this workspace, copied to where an ordinary user can execute it.
+/// Returns the path of a program of this workspace, copied to where an ordinary user can execute it. All tests of one
+/// build share the copy; the copy of an earlier build is removed.
 pub fn built(name: &str) -> PathBuf {
-    static DIRECTORY: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let directory = DIRECTORY.get_or_init(|| {
-        let directory = tempfile::Builder::new()
-            .prefix("mille-bin-")
-            .tempdir()
-            .unwrap();
-        crate::tree::set_mode(directory.path(), 0o755);
-        directory
-    });
-    let copy = directory.path().join(name);
+    let source = source(name);
+    let meta = source.metadata().unwrap();
+    let place = hash(&source);
+    let version = hash(&(meta.len(), meta.mtime(), meta.mtime_nsec()));
+    let prefix = format!("mille-bin-{name}-{place:016x}-");
+    let directory = std::env::temp_dir().join(format!("{prefix}{version:016x}"));
+    let copy = directory.join(name);
     if !copy.exists() {
-        // Concurrent tests of one process: each copies aside, the last rename wins, all are the same bytes.
-        let aside = directory
-            .path()
-            .join(format!("{name}.{:?}", std::thread::current().id()));
+        remove_earlier(&prefix, &directory);
+        std::fs::create_dir_all(&directory).unwrap();
+        crate::tree::set_mode(&directory, 0o755);
+        // Concurrent tests: each copies aside, the last rename wins, all are the same bytes.
+        let thread = std::thread::current().id();
+        let aside = directory.join(format!("{}.{thread:?}", std::process::id()));
         // By another process: a child that a test forks meanwhile would inherit our descriptor open for writing, and the
         // program could not be executed until that child has gone ("text file busy").
-        let copied = Command::new("cp").arg(source(name)).arg(&aside).status();
+        let copied = Command::new("cp").arg(source).arg(&aside).status();
         assert!(copied.unwrap().success());
         std::fs::rename(&aside, &copy).unwrap();
     }
     copy
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Removes the copies of other builds of the same program. A concurrent test may be doing the same.
+fn remove_earlier(prefix: &str, keep: &Path) {
+    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+        let earlier = entry.file_name().to_string_lossy().starts_with(prefix);
+        if earlier && entry.path() != keep {
+            std::fs::remove_dir_all(entry.path()).ok();
+        }
+    }
 }
 
 fn source(name: &str) -> PathBuf {
