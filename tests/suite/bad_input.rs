@@ -245,3 +245,19 @@ fn device(who: Who) {
     assert_eq!(store.line("ps -aq").ok(), "");
     intact(&store);
 }
+
+/// In the archive of a commit `.wh.a` says that `a` is deleted: the image would lose a file that nobody removed.
+#[test]
+fn root_fuse_names_that_an_archive_takes_for_whiteouts_are_refused() {
+    let store = Store::with_busybox(Who::Root);
+    let script = "touch /t/.wh.a; mkdir /t/.wh.dir; ln -s x /t/.wh..wh..opq; mv /t/b /t/.wh.c; ln /t/b /t/.wh.d; touch /t/.whx";
+    store
+        .mille(["run", "--name", "work", "bb", "sh", "-c", script])
+        .code(0)
+        .says("touch: /t/.wh.a: Operation not permitted");
+    assert_eq!(store.line("diff work").ok(), "C /t\nA /t/.whx");
+    store.line("commit work after").ok();
+    store
+        .line("run --rm after ls /t/a /t/b /t/c /t/d /t/dir/p /t/.whx")
+        .ok();
+}

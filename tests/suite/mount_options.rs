@@ -179,6 +179,54 @@ fn root_fuse_unknown_options_are_reported_and_what_others_have_is_taken() {
     assert_eq!(outcome.ok(), "f");
 }
 
+/// The same tree by us and by the kernel: files whose data is in layers that are no part of the tree.
+#[test]
+fn root_fuse_layers_of_data_are_read_as_the_kernel_does() {
+    let stage = Stage::new(
+        Who::Root,
+        "mkdir -p d1/x d2/x/y; printf 'first' > d1/x/one; printf 'second' > d2/x/y/two; printf other > d2/x/one; \
+         leads() { truncate -s $3 $1; setfattr -n trusted.overlay.metacopy $1; setfattr -n trusted.overlay.redirect -v $2 $1; chmod 640 $1; }; \
+         leads b/one /x/one 5; leads b/two /x/y/two 6; leads b/lost /x/none 3; echo plain > b/plain",
+    );
+    let see =
+        "cat m/one m/two m/plain; ! cat m/lost 2>/dev/null; ls m; stat -c '%n %s %a' m/one m/two";
+    let kernel = stage
+        .script(&format!(
+            "mount -t overlay none -o lowerdir=a:b::d1::d2,metacopy=on,redirect_dir=on m; {see}; off"
+        ))
+        .ok();
+    let ours = stage
+        .script(&format!(
+            "\"$millefs\" -o lowerdir=a:b::d1::d2 m; {see}; off"
+        ))
+        .ok();
+    assert_eq!(ours, kernel);
+    let changed = stage
+        .script(
+            "\"$millefs\" -o lowerdir=a:b::d1::d2,upperdir=u,workdir=w m; chmod 600 m/one; printf more >> m/two; cat m/one m/two; \
+             off; \"$millefs\" -o lowerdir=a:b::d1::d2,upperdir=u,workdir=w m; stat -c %a m/one; cat m/one m/two; ls m; off; \
+             test ! -e d1/x/two; cat d2/x/y/two",
+        )
+        .ok();
+    assert_eq!(
+        changed,
+        "firstsecondmore600\nfirstsecondmorelost\none\nplain\ntwo\nsecond"
+    );
+}
+
+#[test]
+fn root_fuse_a_killed_server_is_seen_as_one_that_has_gone() {
+    let stage = Stage::new(Who::Root, "head -c 200000 /dev/zero > b/large");
+    let seen = stage
+        .script(
+            "\"$millefs\" -f -o lowerdir=a:b,upperdir=u,workdir=w m & until mountpoint -q m; do sleep 0.02; done; echo kept > m/f; \
+             exec 5<m/large; kill -9 $!; wait $! 2>/dev/null || true; (ls m 2>&1 || true) | grep -o 'not connected'; head -c 5 <&5 | wc -c; \
+             exec 5<&-; umount m; on; cat m/f; off",
+        )
+        .ok();
+    assert_eq!(seen, "not connected\n5\nkept");
+}
+
 #[test]
 fn root_fuse_what_a_lower_layer_has_fixed_stays_as_it_is() {
     let stage = Stage::new(

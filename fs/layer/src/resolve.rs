@@ -11,6 +11,8 @@
 //! 4. A redirect says under which name (same parent) or path (from the layers' root) the layers *below* know the object.
 //!    An opaque directory's redirect is not followed.
 //! 5. A metacopy file takes its data from the next regular file below that is not one.
+//!    Below the merged layers there may be *data-only* ones: they are searched for such data alone, along an absolute
+//!    redirect.
 //! 6. A merged directory has its attributes from its topmost place that is not *implied*.
 
 /// One directory or object in one layer.
@@ -219,6 +221,10 @@ struct Path {
 pub struct Lookup<'a> {
     parent: &'a [Place],
     layers: usize,
+    /// Layers below the merged ones that hold nothing but data.
+    data_layers: usize,
+    /// What is looked up is the data of a file known already.
+    seeks_data: bool,
     follow: Follow,
     course: Course,
     found: Vec<Place>,
@@ -247,6 +253,8 @@ impl<'a> Lookup<'a> {
         Lookup {
             parent,
             layers,
+            data_layers: 0,
+            seeks_data: false,
             follow,
             course,
             found: Vec::new(),
@@ -274,6 +282,15 @@ impl<'a> Lookup<'a> {
             lookup.course = Course::Root(Path::new(layer, components));
         }
         lookup
+    }
+
+    /// The same with data-only layers below the merged ones. `seeks_data`: what is looked up is the data of a metacopy
+    /// file that has been found already.
+    #[must_use]
+    pub fn with_data_layers(mut self, data_layers: usize, seeks_data: bool) -> Lookup<'a> {
+        self.data_layers = data_layers;
+        self.seeks_data = seeks_data;
+        self
     }
 
     /// Returns where to look next; `None` when the answer is known. Does not advance by itself.
@@ -428,7 +445,7 @@ impl<'a> Lookup<'a> {
     /// Refuses the lookup if redirects may not be followed and this one would matter.
     fn refuses_redirect(&mut self) -> bool {
         let place = self.place();
-        if self.follow.redirect || place.layer + 1 >= self.layers {
+        if self.follow.redirect || place.layer + 1 >= self.end() {
             return false;
         }
         self.refused = Some(place);
@@ -436,8 +453,18 @@ impl<'a> Lookup<'a> {
         true
     }
 
+    /// The layer at which an absolute path ends.
+    fn end(&self) -> usize {
+        if self.wants_data || self.seeks_data {
+            self.layers + self.data_layers
+        } else {
+            self.layers
+        }
+    }
+
     /// Moves to the next layer.
     fn descend(&mut self) {
+        let end = self.end();
         let ended = match &mut self.course {
             Course::Places { index, .. } => {
                 *index += 1;
@@ -445,7 +472,7 @@ impl<'a> Lookup<'a> {
             }
             Course::Root(path) => {
                 path.descend();
-                path.last_layer || path.layer >= self.layers
+                path.last_layer || path.layer >= end
             }
             Course::Done => true,
         };

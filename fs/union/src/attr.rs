@@ -71,6 +71,25 @@ impl Attr {
         }
     }
 
+    /// Of something that cannot be looked at.
+    pub(crate) fn unknown(ino: u64) -> Self {
+        Self {
+            ino,
+            kind: FileType::RegularFile,
+            mode: 0,
+            nlink: 0,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            blksize: 0,
+            atime: Time::default(),
+            mtime: Time::default(),
+            ctime: Time::default(),
+        }
+    }
+
     /// Type and permission bits together, as in `st_mode`.
     pub fn st_mode(&self) -> u32 {
         self.kind.as_raw_mode() | self.mode

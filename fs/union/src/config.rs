@@ -39,6 +39,9 @@ pub struct Lower {
     pub plain: bool,
     /// Where owner and mode of its objects are kept.
     pub ownership: LowerOwnership,
+    /// It is no part of the merged tree: it only holds data that absolute redirects of metadata-only files lead to. Such
+    /// layers come last.
+    pub data_only: bool,
 }
 
 /// Where a lower layer's owners and modes are.
@@ -59,6 +62,7 @@ impl Lower {
             aufs: false,
             plain: false,
             ownership: LowerOwnership::AsUpper,
+            data_only: false,
         }
     }
 }
@@ -81,6 +85,8 @@ pub struct Upper {
     pub work: PathBuf,
     /// Whether we write or only look.
     pub access: Access,
+    /// AUFS/OCI `.wh.` files may occur in it and are whiteouts: another program wrote it before.
+    pub aufs: bool,
 }
 
 /// How an upper is used.

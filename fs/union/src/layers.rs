@@ -19,6 +19,7 @@ pub(crate) struct LowerLayer {
     pub(crate) dialects: Dialects,
     pub(crate) mutable: bool,
     pub(crate) plain: bool,
+    pub(crate) data_only: bool,
 }
 
 /// The upper layer, held open.
@@ -95,6 +96,7 @@ pub(crate) fn open_lower(
         dialects,
         mutable: lower.mutable,
         plain: lower.plain,
+        data_only: lower.data_only,
     };
     Ok((layer, place))
 }

@@ -249,10 +249,11 @@ impl View {
                         path: dir.path().to_vec(),
                     })
                     .collect();
-                Lookup::new(&places, &name, self.lowers.len(), self.follow())
+                Lookup::new(&places, &name, self.merged, self.follow())
             }
-            Course::Path(path) => Lookup::from_root(path, 0, self.lowers.len(), self.follow()),
-        };
+            Course::Path(path) => Lookup::from_root(path, 0, self.merged, self.follow()),
+        }
+        .with_data_layers(self.lowers.len() - self.merged, want == Want::Data);
         let mut seen = Vec::new();
         // Of the last directory passed on an absolute path.
         let mut passed = Opaque::No;

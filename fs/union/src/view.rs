@@ -34,6 +34,8 @@ use mille_layer::{Dialects, Opaque, dir_marks};
 #[derive(Debug)]
 pub struct View {
     pub(crate) lowers: Box<[LowerLayer]>,
+    /// How many of them make the merged tree; the rest only holds data.
+    pub(crate) merged: usize,
     pub(crate) upper: Option<UpperLayer>,
     /// Present when the upper may be written.
     pub(crate) work: Option<Work>,
@@ -116,6 +118,8 @@ impl View {
             layers.push(layer);
             places.push(place);
         }
+        let merged = merged_layers(&layers)?;
+        let aufs = upper.as_ref().is_some_and(|upper| upper.aufs);
         let (upper_layer, work) = match upper {
             Some(upper) => open_upper(upper, &layers, &places, space, features)?,
             None => (None, None),
@@ -126,7 +130,7 @@ impl View {
             .chain(layers.iter().rev().map(|layer| layer.stat.st_dev));
         let mutable = layers.iter().map(|layer| layer.mutable).collect();
         let table = Table::new(InoPlan::new(devices), mutable);
-        let stack = root_stack(&layers)?;
+        let stack = root_stack(&layers[..merged])?;
         let state = State::nameless(upper_layer.as_ref().map(|upper| UpperObject {
             dev: upper.stat.st_dev,
             ino: upper.stat.st_ino,
@@ -139,7 +143,11 @@ impl View {
             upper: upper_layer,
             work,
             space,
-            dialects: upper_dialects(space, ownership, features),
+            merged,
+            dialects: Dialects {
+                aufs,
+                ..Dialects::new(space, ownership)
+            },
             ownership,
             owners,
             features,
@@ -330,15 +338,14 @@ impl View {
     }
 }
 
-/// How the upper is read. Where no name that begins with `.wh.` can be made, those found are another program's whiteouts:
-/// fuse-overlayfs writes some into its uppers.
-fn upper_dialects(space: MarkSpace, ownership: Ownership, features: Features) -> Dialects {
-    let dialects = Dialects::new(space, ownership);
-    if features.reserve_wh_names {
-        dialects.with_aufs()
-    } else {
-        dialects
+/// The number of layers that make the merged tree.
+fn merged_layers(layers: &[LowerLayer]) -> Result<usize> {
+    let merged = layers.iter().take_while(|layer| !layer.data_only).count();
+    if merged < layers.len() && (merged == 0 || !layers[merged..].iter().all(|l| l.data_only)) {
+        let what = "data-only layers come last, below at least one that is not";
+        return Err(Error::Config(what.to_owned()));
     }
+    Ok(merged)
 }
 
 fn root_stack(layers: &[LowerLayer]) -> Result<Stack> {

@@ -35,7 +35,7 @@ const FEATURES: Features = Features {
     // fsync calls are honoured.
     volatile: false,
     // A file of this name could not be told from a whiteout in the archive of a commit.
-    reserve_wh_names: false,
+    reserve_wh_names: true,
     null_devices: false,
 };
 
@@ -58,6 +58,7 @@ impl Stack {
                 aufs: false,
                 plain: true,
                 ownership: LowerOwnership::AsUpper,
+                data_only: false,
             });
         }
         Ok(lowers)
@@ -69,6 +70,7 @@ impl Stack {
             dir: writable.upper.clone(),
             work: writable.work.clone(),
             access,
+            aufs: false,
         };
         self.view(Some(upper))
     }

@@ -20,7 +20,7 @@ Mounts the layers as one tree; without upperdir read-only. Ends when unmounted (
   -V, --version            print the version
   -h, --help               print this
 
-  lowerdir=A:B             read-only layers, the topmost first; \\: and \\, are escapes
+  lowerdir=A:B[::D]        read-only layers, the topmost first; \\: and \\, are escapes; D holds only data
   upperdir=U,workdir=W     writable layer and its scratch directory, on one file system
   redirect_dir=on|off      rename directories with lower parts by a mark, or refuse with EXDEV
   metacopy=on|off          change attributes of lower files without copying their data
@@ -48,6 +48,8 @@ pub(crate) struct Options {
     pub(crate) source: Option<OsString>,
     /// Topmost first.
     pub(crate) lowers: Vec<PathBuf>,
+    /// Those after `::`.
+    pub(crate) data_lowers: Vec<PathBuf>,
     pub(crate) upper: Option<PathBuf>,
     pub(crate) work: Option<PathBuf>,
     pub(crate) redirect_dir: Option<bool>,
@@ -117,6 +119,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Opt
     if options.lowers.is_empty() && options.upper.is_none() {
         bail!("no layers: -o lowerdir=… is missing");
     }
+    let off = options.redirect_dir == Some(false) || options.metacopy == Some(false);
+    if !options.data_lowers.is_empty() && off {
+        bail!("layers of data need redirect_dir=on and metacopy=on");
+    }
     if options.upper.is_some() != options.work.is_some() {
         bail!("upperdir and workdir go together");
     }
@@ -146,7 +152,7 @@ fn parse_word(key: &str, value: Option<&[u8]>, word: &[u8], options: &mut Option
     let given = || value.context("needs a value");
     let whole = || OsStr::from_bytes(word).to_owned();
     match key {
-        "lowerdir" => options.lowers = lowers(given()?)?,
+        "lowerdir" => (options.lowers, options.data_lowers) = lowers(given()?)?,
         "upperdir" => options.upper = Some(unescape(given()?)),
         "workdir" => options.work = Some(unescape(given()?)),
         "redirect_dir" => {
@@ -206,15 +212,23 @@ fn parse_word(key: &str, value: Option<&[u8]>, word: &[u8], options: &mut Option
     Ok(())
 }
 
-fn lowers(list: &[u8]) -> Result<Vec<PathBuf>> {
-    let lowers: Vec<PathBuf> = split(list, b':', &[])
-        .iter()
-        .map(|path| unescape(path))
-        .collect();
-    if lowers.iter().any(|path| path.as_os_str().is_empty()) {
-        bail!("an empty path among the layers");
+/// The layers before `::`, and those after it, each with another `::` before it.
+fn lowers(list: &[u8]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let (mut merged, mut data) = (Vec::new(), Vec::new());
+    let mut parts = split(list, b':', &[]).into_iter();
+    while let Some(part) = parts.next() {
+        let data_only = part.is_empty() && !merged.is_empty();
+        let part = if data_only { parts.next() } else { Some(part) };
+        let path = part
+            .filter(|part| !part.is_empty())
+            .context("an empty path among the layers")?;
+        match (data_only, data.is_empty()) {
+            (true, _) => data.push(unescape(&path)),
+            (false, true) => merged.push(unescape(&path)),
+            (false, false) => bail!("a layer of the tree after one of data"),
+        }
     }
-    Ok(lowers)
+    Ok((merged, data))
 }
 
 /// The words about owners; false for another.
@@ -345,6 +359,13 @@ mod tests {
     }
 
     #[test]
+    fn layers_of_data() {
+        let options = parsed(&["-o", "lowerdir=/a:/b::/c::/d", "/m"]);
+        assert_eq!(options.lowers, ["/a", "/b"].map(PathBuf::from));
+        assert_eq!(options.data_lowers, ["/c", "/d"].map(PathBuf::from));
+    }
+
+    #[test]
     fn labels_keep_their_commas_and_quotes() {
         let label = r#"context="system_u:object_r:container_file_t:s0:c1,c2""#;
         let options = parsed(&["-o", &format!("{label},lowerdir=/a\"b,nodev"), "/m"]);
@@ -393,7 +414,10 @@ mod tests {
             &["-o", "lowerdir=/a"][..],
             &["/m"],
             &["-o", "lowerdir=/a,upperdir=/u", "/m"],
-            &["-o", "lowerdir=/a::/b", "/m"],
+            &["-o", "lowerdir=::/b", "/m"],
+            &["-o", "lowerdir=/a::", "/m"],
+            &["-o", "lowerdir=/a::/b:/c", "/m"],
+            &["-o", "lowerdir=/a::/b,metacopy=off", "/m"],
             &["-o", "lowerdir=/a,metacopy=maybe", "/m"],
             &["-x", "-o", "lowerdir=/a", "/m"],
             &["-o", "lowerdir=/a,uidmapping=0:1", "/m"],

@@ -49,12 +49,18 @@ fn config(options: Options) -> Config {
     } else {
         MarkSpace::User
     };
-    let redirects = options.redirect_dir.unwrap_or(space == MarkSpace::Trusted);
+    // Data-only layers mean nothing without the marks that lead to them.
+    let composed = !options.data_lowers.is_empty();
+    let redirects = options
+        .redirect_dir
+        .unwrap_or(composed || space == MarkSpace::Trusted);
     let upper = match (options.upper, options.work) {
         (Some(dir), Some(work)) => Some(Upper {
             dir,
             work,
             access: Access::Exclusive,
+            // fuse-overlayfs writes some into its uppers.
+            aufs: true,
         }),
         _ => None,
     };
@@ -64,8 +70,15 @@ fn config(options: Options) -> Config {
         ownership: LowerOwnership::AsItsRootSays,
         ..Lower::at(path)
     };
+    let data = |path| Lower {
+        data_only: true,
+        ..Lower::at(path)
+    };
+    let merged = options.lowers.into_iter().map(lower);
     Config {
-        lowers: options.lowers.into_iter().map(lower).collect(),
+        lowers: merged
+            .chain(options.data_lowers.into_iter().map(data))
+            .collect(),
         upper,
         space,
         ownership: if options.xattr_permissions {
@@ -76,7 +89,7 @@ fn config(options: Options) -> Config {
         owners: options.owners,
         features: Features {
             redirect_dir: redirects,
-            metacopy: options.metacopy.unwrap_or(false),
+            metacopy: options.metacopy.unwrap_or(composed),
             volatile: options.volatile,
             // The layers below may be in a form where these names are whiteouts.
             reserve_wh_names: true,

@@ -326,7 +326,7 @@ impl View {
         }
         // Only a lookup or a rename of ours can find or make one from now on; both are noticed. Layers below the ones
         // looked at cannot be above a file of a later question unless that lies deeper: then the flag stays unset.
-        *looked = usize::from(file.layer()) + 1 >= self.lowers.len();
+        *looked = usize::from(file.layer()) + 1 >= self.merged;
         Ok(false)
     }
 

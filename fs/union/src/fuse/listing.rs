@@ -9,11 +9,15 @@ use super::convert;
 use super::server::{GENERATION, Server};
 use crate::attr::Attr;
 use crate::error::Result;
-use crate::node::{NodeId, NodeRef};
+use crate::node::{EXTRA_IDS, NodeId, NodeRef};
 
 /// Offset of `.`, and of `..` after it.
 const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
+
+/// Numbers under which nothing is known: for entries that cannot be looked at. Above those that nodes have.
+const UNKNOWN: u64 = 1 << 61;
+const UNKNOWN_IDS: u64 = EXTRA_IDS | UNKNOWN;
 
 /// Names taken from a listing at a time: a 32 KiB buffer holds about 200 entries with attributes.
 const BATCH: usize = 256;
@@ -25,7 +29,7 @@ impl Server {
     pub(crate) fn readdirplus(&self, ino: INodeNo, offset: u64, mut reply: ReplyDirectoryPlus) {
         let mut add = |cookie: u64, name: &OsStr, node: Option<&NodeRef>, attr: &Attr| {
             let Some(node) = node else {
-                // Of `.` and `..` the kernel takes only the number.
+                // Of `.` and `..` the kernel takes only the number; what cannot be looked at is not believed.
                 let attr = self.shown(attr, attr.ino);
                 return reply.add(attr.ino, cookie, name, &Duration::ZERO, &attr, GENERATION);
             };
@@ -90,11 +94,24 @@ impl Server {
             }
             for (cookie, name) in batch {
                 offset = cookie;
-                // Gone since the listing was taken: left out.
-                let Some(node) = self.view.lookup(&dir, &name)? else {
-                    continue;
+                let found = self.view.lookup(&dir, &name);
+                let found = found.and_then(|node| {
+                    node.map(|node| self.view.attr(&node).map(|attr| (node, attr)))
+                        .transpose()
+                });
+                let full = match found {
+                    Ok(Some((node, attr))) => add(cookie, &name, Some(&node), &attr),
+                    // Gone since the listing was taken: left out.
+                    Ok(None) => continue,
+                    // Who asks for it by name is told why; the others can be listed.
+                    Err(error) => {
+                        log::error!("list {}: {error}", name.display());
+                        // Programs take the number 0 for "no entry".
+                        let number = UNKNOWN_IDS | cookie & (UNKNOWN - 1);
+                        add(cookie, &name, None, &Attr::unknown(number))
+                    }
                 };
-                if add(cookie, &name, Some(&node), &self.view.attr(&node)?) {
+                if full {
                     return Ok(());
                 }
             }

@@ -22,7 +22,7 @@ pub(crate) use stack::{DirPlace, LowerDir, LowerFile, Stack, join};
 pub(crate) use state::{Link, LinkRef, State, UpperObject};
 pub(crate) use table::{Blueprint, Table};
 
-use identity::EXTRA_IDS;
+pub(crate) use identity::EXTRA_IDS;
 
 /// A node's number towards the kernel. Usually equal to the inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

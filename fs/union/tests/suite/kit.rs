@@ -22,6 +22,8 @@ pub(crate) struct Stage {
     pub(crate) space: MarkSpace,
     pub(crate) ownership: Ownership,
     pub(crate) owners: Owners,
+    /// `.wh.` files may occur in the lowers.
+    pub(crate) aufs: bool,
 }
 
 /// What the library has to say belongs to a failed test's output.
@@ -73,6 +75,7 @@ impl Stage {
             space,
             ownership: Ownership::Real,
             owners: Owners::default(),
+            aufs: false,
         };
         stage.shell(script);
         stage
@@ -104,7 +107,10 @@ impl Stage {
         Config {
             lowers: (1..=self.lowers)
                 .rev()
-                .map(|layer| Lower::at(self.path(&format!("l{layer}"))))
+                .map(|layer| Lower {
+                    aufs: self.aufs,
+                    ..Lower::at(self.path(&format!("l{layer}")))
+                })
                 .collect(),
             upper,
             space: self.space,
@@ -119,6 +125,7 @@ impl Stage {
             dir: self.path("u"),
             work: self.path("w"),
             access,
+            aufs: self.features.reserve_wh_names,
         }
     }
 

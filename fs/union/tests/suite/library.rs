@@ -158,3 +158,18 @@ fn a_directory_that_was_not_replaced_after_all_stays_empty() {
     drop((view, target, from));
     assert_eq!(names(&stage.view(), ""), [long]);
 }
+
+#[test]
+fn the_id_of_nobody_at_all_is_refused() {
+    let stage = Stage::new(1, "echo 1 > l1/a");
+    let view = stage.view();
+    for (uid, gid) in [(Some(u32::MAX), None), (None, Some(u32::MAX))] {
+        let change = SetAttr {
+            uid,
+            gid,
+            ..SetAttr::default()
+        };
+        let refused = view.set_attr(&node(&view, "a"), &change);
+        assert_eq!(refused.unwrap_err().errno(), libc::EINVAL);
+    }
+}

@@ -9,6 +9,7 @@
 )]
 
 mod changes;
+mod claims;
 mod crowd;
 mod foreign;
 mod hostile;
