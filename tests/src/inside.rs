@@ -2,12 +2,16 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use crate::program::{built, run};
+use crate::program::{built, run_within};
 use crate::{Who, tree};
 
 /// Set for the test that was started again.
 const MARK: &str = "MILLE_TEST_INSIDE";
+
+/// As long as the longest soak test.
+const LIMIT: Duration = Duration::from_secs(3600);
 
 /// Where a test is to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +38,8 @@ impl Inside {
             .env(MARK, "1")
             .env("MILLE_BIN_DIR", programs)
             .current_dir("/");
-        let outcome = run(command, b"");
+        // The runner of the tests knows how long each may take.
+        let outcome = run_within(command, b"", LIMIT);
         eprint!("{}", outcome.err());
         let outcome = outcome.code(0);
         let count = outcome.out().matches("1 passed").count();

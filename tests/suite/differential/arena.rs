@@ -115,19 +115,20 @@ impl Layers {
         shell(&format!(
             "umask 022; cd {at} && X={family}; {LAYERS}{script}"
         ));
-        let layers = Layers {
+        let mut layers = Layers {
             fingerprints: fingerprints(directory.path()),
             uppers: uppers.unwrap_or(directory.path()).to_owned(),
             directory,
             kind,
         };
+        layers.kind.kernel = kind.kernel && layers.kernel_mounts();
         // The plain tree is a copy of what the kernel shows, or of what we do where it cannot.
-        let arena = Arena::unfurnished(&layers, kind);
-        let shown = if kind.kernel {
-            arena.mount_kernel("u2", "w2", "m2");
+        let arena = Arena::unfurnished(&layers, layers.kind);
+        let shown = if layers.kind.kernel {
+            arena.mount_kernel("u2", "w2", "m2").unwrap();
             "m2"
         } else {
-            eprintln!("no overlayfs of the kernel here: compared with the plain tree only");
+            eprintln!("WITHOUT THE KERNEL'S OVERLAYFS: compared with the plain tree only");
             arena.mount_ours("u1", "w1", "m1").code(0);
             "m1"
         };
@@ -135,6 +136,17 @@ impl Layers {
         shell(&format!("cp -a {} {at}/master", source.display()));
         drop(arena);
         layers
+    }
+
+    /// Whether the kernel's overlayfs can take part; says so loudly if not.
+    fn kernel_mounts(&self) -> bool {
+        let mounted = Arena::unfurnished(self, self.kind).mount_kernel("u2", "w2", "m2");
+        if let Err(error) = &mounted {
+            eprintln!(
+                "WARNING: NO OVERLAYFS OF THE KERNEL HERE, only a plain tree to compare with: {error}"
+            );
+        }
+        mounted.is_ok()
     }
 
     /// Requires that no layer was written to.
@@ -166,7 +178,7 @@ impl<'a> Arena<'a> {
     pub fn new(layers: &'a Layers) -> Self {
         let arena = Self::unfurnished(layers, layers.kind);
         if arena.kind.kernel {
-            arena.mount_kernel("u2", "w2", "m2");
+            arena.mount_kernel("u2", "w2", "m2").unwrap();
         }
         arena.mount_ours("u1", "w1", "m1").code(0);
         let copied = Command::new("cp")
@@ -211,7 +223,7 @@ impl<'a> Arena<'a> {
         )
     }
 
-    fn mount_kernel(&self, upper: &str, work: &str, point: &str) {
+    fn mount_kernel(&self, upper: &str, work: &str, point: &str) -> Result<(), String> {
         let features = if self.kind.userxattr {
             // The kernel follows neither redirects nor metadata-only files then.
             "userxattr".to_owned()
@@ -231,7 +243,7 @@ impl<'a> Arena<'a> {
             MsFlags::empty(),
             Some(options.as_str()),
         )
-        .unwrap_or_else(|errno| panic!("mount -t overlay -o {options}: {errno}"));
+        .map_err(|errno| format!("mount -t overlay -o {options}: {errno}"))
     }
 
     fn mount_ours(&self, upper: &str, work: &str, point: &str) -> Outcome {
@@ -276,7 +288,7 @@ impl<'a> Arena<'a> {
     /// Unmounts ours and mounts its upper with the kernel.
     pub fn kernel_on_our_upper(&self) -> PathBuf {
         self.unmount(["m1", "m2"]);
-        self.mount_kernel("u1", "w1", "m3");
+        self.mount_kernel("u1", "w1", "m3").unwrap();
         self.directory.join("m3")
     }
 

@@ -6,7 +6,8 @@ use mille_tests::{Inside, inside};
 
 use super::arena::{Arena, Kind, Layers};
 use super::hand::Hand;
-use super::op::{Op, Random};
+use super::op::Op;
+use super::random::Random;
 use super::survey::{Survey, differing_names, survey};
 
 /// Redirects and metadata-only files on both sides. Without the kernel's index: what it keeps there only it can read.

@@ -11,6 +11,7 @@ mod handle;
 mod judge;
 mod op;
 mod places;
+mod random;
 mod regressions;
 mod survey;
 
@@ -18,10 +19,11 @@ use std::cell::Cell;
 
 use arena::{Kind, Layers};
 use judge::{Tally, hold, hold_together};
-use op::{Op, Random};
+use op::Op;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use random::Random;
 
 /// A sequence is made of blocks, so that shrinking first leaves out many operations at once. Both have half this length on
 /// average: to be shrinkable to nothing, they may be generated short as well.
@@ -169,16 +171,23 @@ parts! {
     ci_root_fuse_union_behaves_as_overlayfs_8: Kind::ROOT, 18;
 }
 
-/// A million operations, from a seed of its own every time; `MILLE_SEED` repeats one, `MILLE_OPERATIONS` shortens it.
+/// A million operations, from a seed of its own every time.
 #[test]
 fn soak_root_fuse_union_behaves_as_overlayfs() {
+    soak(
+        &[Kind::ROOT, WITHOUT_PASSTHROUGH, WITHOUT_METACOPY],
+        1_000_000,
+    );
+}
+
+/// Holds `operations` in all; `MILLE_SEED` repeats a run, `MILLE_OPERATIONS` shortens it.
+fn soak(kinds: &[Kind], operations: u64) {
     let given = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let seed = given("MILLE_SEED").unwrap_or(clock.unwrap().as_secs());
-    let operations = given("MILLE_OPERATIONS").unwrap_or(1_000_000);
-    let kinds = [Kind::ROOT, WITHOUT_PASSTHROUGH, WITHOUT_METACOPY];
+    let operations = given("MILLE_OPERATIONS").unwrap_or(operations);
     let each = usize::try_from(operations).unwrap().div_ceil(kinds.len());
-    for (kind, seed) in kinds.into_iter().zip(seed..) {
-        explore(kind, seed, each);
+    for (kind, seed) in kinds.iter().zip(seed..) {
+        explore(*kind, seed, each);
     }
 }

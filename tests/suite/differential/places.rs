@@ -6,7 +6,7 @@ use mille_tests::program::{built, require, run, shell};
 use mille_tests::{Inside, inside};
 
 use super::arena::{Kind, Layers};
-use super::{explore, explore_on};
+use super::{explore, explore_on, soak};
 
 /// Operations of one test of the CI set.
 const PART: usize = 8_000;
@@ -43,6 +43,22 @@ fn ci_user_namespace_fuse_union_with_metacopy_behaves_as_overlayfs() {
 fn ci_user_fuse_union_behaves_as_a_directory() {
     inside!(Inside::Ordinary);
     explore(Kind::ORDINARY, 25, PART);
+}
+
+#[test]
+fn soak_user_namespace_fuse_union_behaves_as_overlayfs() {
+    inside!(Inside::Namespace);
+    let with_metacopy = Kind {
+        metacopy: true,
+        ..Kind::NAMESPACE
+    };
+    soak(&[Kind::NAMESPACE, with_metacopy], 200_000);
+}
+
+#[test]
+fn soak_user_fuse_union_behaves_as_a_directory() {
+    inside!(Inside::Ordinary);
+    soak(&[Kind::ORDINARY], 100_000);
 }
 
 /// A file system of its own in a file, mounted while this lives.
