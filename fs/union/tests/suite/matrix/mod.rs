@@ -187,6 +187,11 @@ fn ci_root_fuse_matrix_of_opens() {
     let calls = single(opens(true));
     let all = cases(&objects(EVERYWHERE), &[Caller::Root], &calls);
     Arena::run(all, &Setting::default());
+}
+
+#[test]
+fn ci_root_fuse_matrix_of_opens_by_others() {
+    require_root();
     let others = [Caller::User, Caller::Stranger, Caller::Sticky];
     let calls = single(opens(false));
     let all = cases(&objects(&[Place::Lower]), &others, &calls);
@@ -217,7 +222,8 @@ fn root_fuse_matrix_of_calls_on_one_object_in_a_lower() {
 #[test]
 fn ci_root_fuse_matrix_of_calls_on_one_object() {
     require_root();
-    let cases = cases(&objects(EVERYWHERE), &[Caller::Root], &unary());
+    let places = [Place::Lower, Place::Copied];
+    let cases = cases(&objects(&places), &[Caller::Root], &unary());
     Arena::run(cases, &Setting::default());
 }
 
@@ -225,26 +231,39 @@ fn ci_root_fuse_matrix_of_calls_on_one_object() {
 fn ci_root_fuse_matrix_of_calls_on_one_object_by_others() {
     require_root();
     let callers = [Caller::User, Caller::Stranger, Caller::Sticky];
-    let cases = cases(&objects(&[Place::Lower]), &callers, &unary());
+    let mut calls = unary();
+    calls.truncate(calls.len() / NAMES.len() * 2);
+    let cases = cases(&objects(&[Place::Lower]), &callers, &calls);
     Arena::run(cases, &Setting::default());
 }
 
-#[test]
-fn ci_root_fuse_matrix_of_renames() {
+/// Every kind renamed over every kind.
+fn rename_everything(here: Place, there: Place) {
     require_root();
-    let places = [
-        (Place::Lower, Place::Copied),
-        (Place::Upper, Place::Lower),
-        (Place::Copied, Place::Upper),
-    ];
-    let all = cases(&pairs(Kind::ALL, &places), &[Caller::Root], &renames());
+    let pairs = pairs(Kind::ALL, &[(here, there)]);
+    let all = cases(&pairs, &[Caller::Root], &renames());
     Arena::run(all, &Setting::default());
+}
+
+#[test]
+fn ci_root_fuse_matrix_of_renames_of_lower_over_copied_objects() {
+    rename_everything(Place::Lower, Place::Copied);
+}
+
+#[test]
+fn ci_root_fuse_matrix_of_renames_of_upper_over_lower_objects() {
+    rename_everything(Place::Upper, Place::Lower);
+}
+
+#[test]
+fn ci_root_fuse_matrix_of_renames_of_copied_over_upper_objects() {
+    rename_everything(Place::Copied, Place::Upper);
 }
 
 #[test]
 fn ci_root_fuse_matrix_of_renames_by_others() {
     require_root();
-    let places = [(Place::Lower, Place::Lower), (Place::Copied, Place::Upper)];
+    let places = [(Place::Lower, Place::Lower)];
     let callers = [Caller::User, Caller::Stranger, Caller::Sticky];
     let all = cases(&pairs(Kind::SOME, &places), &callers, &renames());
     let setting = Setting {
