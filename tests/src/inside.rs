@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::program::{built, run_within};
-use crate::{Who, tree};
+use crate::Who;
+use crate::program::{built, run_within, shared_copy};
 
 /// Set for the test that was started again.
 const MARK: &str = "MILLE_TEST_INSIDE";
@@ -31,7 +31,7 @@ impl Inside {
         }
         let millefs = built("millefs");
         let programs = millefs.parent().unwrap();
-        let own = copy_of_this_program(programs);
+        let own = shared_copy(&std::env::current_exe().unwrap(), "suite");
         let mut command = self.command(&own);
         command
             .args(["--exact", test, "--nocapture"])
@@ -58,19 +58,6 @@ impl Inside {
             }
         }
     }
-}
-
-/// Where the ordinary user can execute it.
-fn copy_of_this_program(directory: &Path) -> std::path::PathBuf {
-    let own = directory.join("tests");
-    // By another process, as in `built`.
-    let copied = Command::new("cp")
-        .arg(std::env::current_exe().unwrap())
-        .arg(&own)
-        .status();
-    assert!(copied.unwrap().success());
-    tree::set_mode(&own, 0o755);
-    own
 }
 
 /// Runs the rest of the test function it stands in at a place of [`Inside`] only.

@@ -116,7 +116,11 @@ fn account(name: &str, created_by: &str) -> Account {
 /// Returns the path of a program of this workspace, copied to where an ordinary user can execute it. All tests of one
 /// build share the copy; the copy of an earlier build is removed.
 pub fn built(name: &str) -> PathBuf {
-    let source = source(name);
+    shared_copy(&source(name), name)
+}
+
+/// Returns the path of a copy of a program that an ordinary user can execute, as [`built`] does.
+pub(crate) fn shared_copy(source: &Path, name: &str) -> PathBuf {
     let meta = source.metadata().unwrap();
     let place = hash(&source);
     let version = hash(&(meta.len(), meta.mtime(), meta.mtime_nsec()));
