@@ -261,3 +261,25 @@ fn root_fuse_names_that_an_archive_takes_for_whiteouts_are_refused() {
         .line("run --rm after ls /t/a /t/b /t/c /t/d /t/dir/p /t/.whx")
         .ok();
 }
+
+/// What cannot be written is the caller's own output, in docker's words: no disk of the store is full.
+#[test]
+fn root_fuse_a_full_standard_output_is_named() {
+    let store = Store::with_busybox(Who::Root);
+    store.line("run -d --name work bb sleep 100").ok();
+    for line in [
+        "run --rm bb echo hi",
+        "exec work echo hi",
+        "save bb",
+        "export work",
+        "images",
+    ] {
+        let outcome = store.script(&format!("$mille {line} >/dev/full")).code(1);
+        let want = "write /dev/stdout: no space left on device";
+        assert_eq!(outcome.err().trim_end(), want, "{line}");
+    }
+    let outcome = store.script("$mille export -o /dev/full work").code(1);
+    let text = outcome.err();
+    assert_eq!(text.trim_end(), "write /dev/full: no space left on device");
+    store.line("rm -f work").ok();
+}

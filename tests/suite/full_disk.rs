@@ -171,7 +171,7 @@ fn root_fuse_every_command_that_makes_something_says_that_the_disk_is_full() {
     small
         .mille(&["save", "-o", inside.to_str().unwrap(), "bb"])
         .code(1)
-        .says("out.tar: No space left on device");
+        .says("out.tar: no space left on device");
     assert!(!inside.exists());
     // Removing needs no room, and gives some.
     small.mille(&["rmi", "bb"]).ok();

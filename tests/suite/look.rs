@@ -46,6 +46,48 @@ fn user_fuse_what_only_root_may_read_is_open_to_the_user() {
     );
 }
 
+/// Whoever looks into an image keeps its layers: they went under the feet of the one who looked.
+#[test]
+fn root_fuse_an_image_is_not_removed_under_who_looks_into_it() {
+    not_removed_under_who_looks_into_it(Who::Root);
+}
+
+#[test]
+fn user_fuse_an_image_is_not_removed_under_who_looks_into_it() {
+    not_removed_under_who_looks_into_it(Who::Ordinary);
+}
+
+fn not_removed_under_who_looks_into_it(who: Who) {
+    let store = Store::with_busybox(who);
+    let script = "mkdir mnt; id=$($mille images -q); $mille mount bb mnt; \
+                  $mille rmi bb; $mille rmi -f $id; $mille rmi -f bb; cat mnt/t/a; \
+                  $mille umount mnt; $mille rmi $id | sed 's/:.*//'; $mille images -aq";
+    let outcome = store.script(script);
+    assert_eq!(
+        outcome.out(),
+        "Untagged: bb:latest\na\nmnt\nDeleted\nDeleted",
+        "{}",
+        outcome.err()
+    );
+    outcome
+        .says("unable to remove repository reference \"bb\" (must force) - the mount at ")
+        .says("(cannot be forced) - image is being used by the mount at ");
+}
+
+#[test]
+fn root_fuse_a_mount_that_was_taken_away_holds_nothing() {
+    let store = Store::with_busybox(Who::Root);
+    let script = "mkdir mnt; $mille create --name work bb true >id; $mille mount work mnt; $mille rm work; \
+                  $mille rmi bb && echo removed; ls mnt/t/a; $mille umount mnt && $mille rmi -f bb | head -1";
+    let outcome = store.script(script);
+    assert_eq!(
+        outcome.out(),
+        "work\nmnt/t/a\nmnt\nUntagged: bb:latest",
+        "{}",
+        outcome.err()
+    );
+}
+
 #[test]
 fn root_fuse_a_container_is_mounted_with_its_changes() {
     let store = Store::with_busybox(Who::Root);

@@ -277,16 +277,16 @@ pub enum LoadError {
 /// Why an image cannot be removed, in docker's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
-    /// The only name of an image that a container uses.
+    /// The only name of an image that is in use.
     #[error(
-        "conflict: unable to remove repository reference {name:?} (must force) - container \
-         {container} is using its referenced image {image}"
+        "conflict: unable to remove repository reference {name:?} (must force) - {user} is \
+         using its referenced image {image}"
     )]
     Reference {
         /// The name as it was typed.
         name: String,
-        /// The container's short id.
-        container: String,
+        /// Who uses it: a container, a mount.
+        user: String,
         /// The image's short id.
         image: String,
     },

@@ -43,6 +43,6 @@ pub use reference::{Reference, ReferenceError};
 pub use staging::Work;
 pub use store::{MarkSpace, Ownership, Store, StoreOptions};
 pub use types::{
-    Collected, ContainerUse, Finding, FsckReport, ImportOptions, LayerInfo, LoadEvent, LoadOptions,
-    Loaded, Platform, RemoveOptions, Removed, SaveItem, Severity, Source,
+    Collected, Finding, FsckReport, ImageUse, ImportOptions, LayerInfo, LoadEvent, LoadOptions,
+    Loaded, Platform, RemoveOptions, Removed, SaveItem, Severity, Source, User,
 };

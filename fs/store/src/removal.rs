@@ -6,7 +6,7 @@ use crate::digest::{ChainId, DiffId, ImageId};
 use crate::error::{Conflict, Error};
 use crate::reference::Reference;
 use crate::store::Store;
-use crate::types::{ContainerUse, RemoveOptions, Removed};
+use crate::types::{ImageUse, RemoveOptions, Removed, User};
 
 impl Store {
     /// Removes a name, or an image with all that only it needs, as docker's `rmi` does. Holds the exclusive lock.
@@ -91,11 +91,11 @@ impl Removal<'_> {
         let names = self.store.names_of(id)?;
         if !self.options.force
             && is_single(&names)
-            && let Some(container) = self.container(id, |_| true)
+            && let Some(found) = self.found_use(id, |_| true)
         {
             return Err(Conflict::Reference {
                 name: typed.to_owned(),
-                container: short(container),
+                user: found.user.to_string(),
                 image: id.short(),
             }
             .into());
@@ -193,7 +193,7 @@ impl Removal<'_> {
 
     fn pinned(&self) -> impl Iterator<Item = DiffId> {
         let uses = self.options.uses.iter();
-        uses.flat_map(|container| container.layers.iter().copied())
+        uses.flat_map(|used| used.layers.iter().copied())
     }
 
     /// The stacks that images and containers are made of.
@@ -202,8 +202,8 @@ impl Removal<'_> {
         for id in self.store.all_images()? {
             chains.extend(ChainId::chain(self.store.read_config(&id)?.1.layers()));
         }
-        for container in self.options.uses {
-            chains.extend(ChainId::chain(&container.layers));
+        for used in self.options.uses {
+            chains.extend(ChainId::chain(&used.layers));
         }
         Ok(chains)
     }
@@ -222,9 +222,11 @@ impl Removal<'_> {
         if self.store.has_children(id)? {
             return conflict(true, false, "image has dependent child images".to_owned());
         }
-        if let Some(container) = self.container(id, |container| container.running) {
-            let by = short(container);
-            let reason = format!("image is being used by running container {by}");
+        if let Some(found) = self.found_use(id, |used| used.running) {
+            let reason = match &found.user {
+                User::Container(_) => format!("image is being used by running {}", found.user),
+                User::Mount(_) => format!("image is being used by {}", found.user),
+            };
             return conflict(true, true, reason);
         }
         if self.options.force {
@@ -234,9 +236,8 @@ impl Removal<'_> {
             let reason = "image is referenced in multiple repositories".to_owned();
             return conflict(false, false, reason);
         }
-        if let Some(container) = self.container(id, |_| true) {
-            let by = short(container);
-            let reason = format!("image is being used by stopped container {by}");
+        if let Some(found) = self.found_use(id, |_| true) {
+            let reason = format!("image is being used by stopped {}", found.user);
             return conflict(false, true, reason);
         }
         Ok(())
@@ -261,15 +262,9 @@ impl Removal<'_> {
         Ok(())
     }
 
-    fn container(
-        &self,
-        id: &ImageId,
-        wanted: impl Fn(&ContainerUse) -> bool,
-    ) -> Option<&ContainerUse> {
-        self.options
-            .uses
-            .iter()
-            .find(|container| container.image == *id && wanted(container))
+    fn found_use(&self, id: &ImageId, wanted: impl Fn(&ImageUse) -> bool) -> Option<&ImageUse> {
+        let mut uses = self.options.uses.iter();
+        uses.find(|used| used.image == Some(*id) && wanted(used))
     }
 }
 
@@ -281,8 +276,4 @@ fn is_single(names: &[Reference]) -> bool {
         .collect();
     let repositories: BTreeSet<_> = names.iter().map(Reference::repository).collect();
     names.len() <= 1 || tags.len() <= 1 && repositories.len() == 1
-}
-
-fn short(container: &ContainerUse) -> String {
-    container.id.chars().take(12).collect()
 }

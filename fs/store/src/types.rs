@@ -113,16 +113,34 @@ pub struct SaveItem {
     pub reference: Option<Reference>,
 }
 
-/// What a container uses.
+/// Who uses an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerUse {
-    /// The container's full id.
-    pub id: String,
-    /// Its image.
-    pub image: ImageId,
+pub enum User {
+    /// A container, by its full id.
+    Container(String),
+    /// A mount of somebody's own, by its directory.
+    Mount(PathBuf),
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            User::Container(id) => write!(f, "container {}", id.get(..12).unwrap_or(id)),
+            User::Mount(directory) => write!(f, "the mount at {}", directory.display()),
+        }
+    }
+}
+
+/// An image in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageUse {
+    /// Who uses it.
+    pub user: User,
+    /// The image; none if only layers are used.
+    pub image: Option<ImageId>,
     /// The image's layers, bottom first, which must stay even if the image goes.
     pub layers: Vec<DiffId>,
-    /// Whether it runs.
+    /// Whether the user is alive: a running container, a mount.
     pub running: bool,
 }
 
@@ -133,8 +151,8 @@ pub struct RemoveOptions<'a> {
     pub force: bool,
     /// `--no-prune`: parents without a name stay.
     pub keep_parents: bool,
-    /// What all containers use.
-    pub uses: &'a [ContainerUse],
+    /// What all containers and mounts use.
+    pub uses: &'a [ImageUse],
 }
 
 /// One line of what a removal did.

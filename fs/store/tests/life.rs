@@ -10,9 +10,8 @@ use std::io::{Cursor, Read, Write};
 use std::path::Path;
 
 use mille_store::{
-    ContainerUse, Error, ImageId, ImportOptions, LoadError, LoadEvent, MarkSpace, Ownership,
-    Reference, RemoveOptions, Removed, ResolveError, SaveItem, Severity, Source, Store,
-    StoreOptions,
+    Error, ImageId, ImageUse, ImportOptions, LoadError, LoadEvent, MarkSpace, Ownership, Reference,
+    RemoveOptions, Removed, ResolveError, SaveItem, Severity, Source, Store, StoreOptions,
 };
 
 fn store(directory: &Path) -> Store {
@@ -229,9 +228,9 @@ fn removal_follows_docker() {
         [Removed::Untagged("other:v1".into())]
     );
     let layers = store.image(&id).unwrap().layers;
-    let mut container = ContainerUse {
-        id: "c".repeat(64),
-        image: id,
+    let mut container = ImageUse {
+        user: mille_store::User::Container("c".repeat(64)),
+        image: Some(id),
         layers: layers.clone(),
         running: false,
     };

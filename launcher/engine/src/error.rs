@@ -149,6 +149,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The caller's own standard output or error cannot be written.
+    #[error("write {stream}: {source}")]
+    Output {
+        /// Its path.
+        stream: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// A system call without a path failed.
     #[error("{operation}: {source}")]
     System {

@@ -18,7 +18,7 @@ use crate::ids::ContainerId;
 use crate::message::Message;
 use crate::monitor::descriptors;
 use crate::options::{ClientIo, Ended, ExecOptions};
-use crate::relay::{DetachKeys, Outlet, read_once};
+use crate::relay::{DetachKeys, Outlet, read_once, streams};
 use crate::signals::Caught;
 use crate::terminal::{self, Raw};
 use crate::{launch, process, records};
@@ -60,7 +60,7 @@ pub(crate) fn exec(
     {
         log::warn!("record of a command in {id}: {error}");
     }
-    match ended.map_err(Error::system("carry the command's streams"))? {
+    match ended.map_err(streams("carry the command's streams"))? {
         Ended::Exited(code) => Ok(code),
         Ended::Detached => Ok(0),
         Ended::Interrupted(number) => Ok(128 + number),
@@ -257,7 +257,7 @@ impl<'a> Relay<'a> {
                     Source::Read(error) => self.flow(error).read()?,
                     Source::Write(error) => {
                         if let Some(to) = &mut self.flow(error).to {
-                            to.write_once()?;
+                            to.write_to_caller(stream_name(error))?;
                         }
                     }
                 }
@@ -383,6 +383,10 @@ impl<'a> Relay<'a> {
             self.input = None;
         }
     }
+}
+
+fn stream_name(error: bool) -> &'static str {
+    if error { "/dev/stderr" } else { "/dev/stdout" }
 }
 
 /// Returns whether a read would give something now.

@@ -1,11 +1,12 @@
-//! Images and the containers that use them.
+//! Images, and the containers and mounts that use them.
 
-use mille_store::{Collected, ContainerUse, DiffId, Removed};
+use mille_store::{Collected, DiffId, ImageUse, Removed, User};
 
 use crate::container::Ground;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::options::RemoveImageOptions;
+use crate::served;
 
 /// Removes a name or an image, in docker's words.
 pub(crate) fn remove(
@@ -27,24 +28,33 @@ pub(crate) fn remove(
 /// Removes what nothing refers to.
 pub(crate) fn collect(engine: &Engine) -> Result<Collected> {
     let _store = engine.store.lock_exclusive()?;
-    let pinned: Vec<DiffId> = engine
-        .containers()?
-        .into_iter()
-        .flat_map(|container| container.layers)
-        .collect();
+    let containers = engine.containers()?.into_iter();
+    let mut pinned: Vec<DiffId> = containers.flat_map(|container| container.layers).collect();
+    pinned.extend(
+        served::all(&engine.layout)?
+            .into_iter()
+            .flat_map(|mount| mount.layers),
+    );
     Ok(engine.store.collect(&pinned)?)
 }
 
-fn uses(engine: &Engine) -> Result<Vec<ContainerUse>> {
+fn uses(engine: &Engine) -> Result<Vec<ImageUse>> {
     let containers = engine.containers()?.into_iter();
     let uses = containers.filter_map(|container| match container.ground {
-        Ground::Image(image) => Some(ContainerUse {
-            id: container.id.to_string(),
-            image,
+        Ground::Image(image) => Some(ImageUse {
+            user: User::Container(container.id.to_string()),
+            image: Some(image),
             running: container.state.running,
             layers: container.layers,
         }),
         Ground::Host => None,
     });
-    Ok(uses.collect())
+    let mounts = served::all(&engine.layout)?.into_iter();
+    let mounts = mounts.map(|mount| ImageUse {
+        user: User::Mount(mount.directory),
+        image: mount.image,
+        running: true,
+        layers: mount.layers,
+    });
+    Ok(uses.chain(mounts).collect())
 }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mille_sandbox::outer;
 use mille_union::fuse::{MountOptions, Mounted};
@@ -21,8 +22,11 @@ use crate::engine::{Engine, Mode};
 use crate::error::{Error, Result};
 use crate::monitor::{Outcome, Reporter, descriptors, detach, receive};
 use crate::options::MountSource;
-use crate::served::Served;
+use crate::served::{self, Served};
 use crate::{fuse_device, open, sys};
+
+/// How long the server of a mount that was taken away may take to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the mount table shows as type of our mounts.
 pub(crate) const SUBTYPE: &str = "mille";
@@ -62,7 +66,9 @@ pub(crate) fn mount(engine: &Engine, source: &MountSource, directory: &Path) -> 
 fn serve(engine: &Engine, source: &MountSource, directory: &Path, reporter: Reporter) -> ! {
     let log = engine.layout.run.join("mounts.log");
     let begun = detach(&log, &[reporter.as_fd()]).and_then(|()| {
-        let served = Served::note(&engine.layout, directory)?;
+        // Held until the record is in place and the layers are open: from then on they are kept.
+        let _store = engine.store.lock_shared()?;
+        let served = Served::note(&engine.layout, &record(engine, source, directory)?)?;
         let mounted = if engine.mode == Mode::Root {
             begin(engine, source, directory)?
         } else {
@@ -91,6 +97,22 @@ fn serve(engine: &Engine, source: &MountSource, directory: &Path, reporter: Repo
         }
     };
     sys::exit_now(code)
+}
+
+/// What the mount uses.
+fn record(engine: &Engine, source: &MountSource, directory: &Path) -> Result<served::Mount> {
+    let (image, layers) = match source {
+        MountSource::Image(id) => (Some(*id), engine.store.image(id)?.layers),
+        MountSource::Container(id) => {
+            let container = engine.load(id)?;
+            (engine.image_of(&container), container.layers)
+        }
+    };
+    Ok(served::Mount {
+        directory: directory.to_owned(),
+        image,
+        layers,
+    })
 }
 
 fn options() -> MountOptions {
@@ -214,6 +236,7 @@ pub(crate) fn umount(engine: &Engine, directory: &Path) -> Result<()> {
             directory.display()
         )));
     }
+    let before = served::at(&engine.layout, &absolute)?;
     let busy = || {
         Error::Invalid(format!(
             "{} is in use: somebody's working directory or open file is in it",
@@ -227,17 +250,24 @@ pub(crate) fn umount(engine: &Engine, directory: &Path) -> Result<()> {
             .output();
         let output = output.map_err(Error::io("run fusermount3 for", &absolute))?;
         let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return match output.status.success() {
-            true => Ok(()),
-            false if text.contains("busy") => Err(busy()),
-            false => Err(Error::Invalid(text)),
-        };
+        match output.status.success() {
+            true => {}
+            false if text.contains("busy") => return Err(busy()),
+            false => return Err(Error::Invalid(text)),
+        }
+    } else {
+        match umount2(&absolute, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EBUSY) => return Err(busy()),
+            Err(errno) => return Err(Error::io("unmount", &absolute)(errno.into())),
+        }
     }
-    match umount2(&absolute, MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) => Ok(()),
-        Err(Errno::EBUSY) => Err(busy()),
-        Err(errno) => Err(Error::io("unmount", &absolute)(errno.into())),
+    // Its server hears of it a moment later: only then is the image free to be removed.
+    let start = Instant::now();
+    while served::at(&engine.layout, &absolute)? >= before.max(1) && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(2));
     }
+    Ok(())
 }
 
 /// Takes away a mount whose server is gone: nobody can be using it.

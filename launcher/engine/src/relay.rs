@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
+use crate::error::Error;
+
 /// A queue of bytes: written at the end, taken from the front.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
@@ -107,6 +109,30 @@ impl<F: AsFd> Outlet<F> {
         self.closed = true;
         let count = self.waiting.len();
         self.waiting.consume(count);
+    }
+}
+
+/// A stream of the caller's own could not be written; nothing of the container's is at fault.
+#[derive(Debug, thiserror::Error)]
+#[error("write {stream}: {source}")]
+struct Unwritten {
+    stream: &'static str,
+    source: io::Error,
+}
+
+impl Outlet<BorrowedFd<'_>> {
+    /// As [`Outlet::write_once`], for a stream of the caller's, which an error names.
+    pub(crate) fn write_to_caller(&mut self, stream: &'static str) -> io::Result<()> {
+        let written = self.write_once();
+        written.map_err(|source| io::Error::other(Unwritten { stream, source }))
+    }
+}
+
+/// Returns a closure that dresses an error of a session's streams.
+pub(crate) fn streams(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |error| match error.downcast::<Unwritten>() {
+        Ok(Unwritten { stream, source }) => Error::Output { stream, source },
+        Err(source) => Error::System { operation, source },
     }
 }
 

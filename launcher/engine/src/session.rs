@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ids::ContainerId;
 use crate::message::Message;
 use crate::options::{ClientIo, Ended};
-use crate::relay::{DetachKeys, Outlet, read_once};
+use crate::relay::{DetachKeys, Outlet, read_once, streams};
 use crate::signals::{Caught, FORWARDED};
 use crate::terminal::{self, Raw};
 
@@ -53,7 +53,7 @@ impl Session {
         loop {
             if let Some(ended) = run
                 .step()
-                .map_err(Error::system("carry the container's streams"))?
+                .map_err(streams("carry the container's streams"))?
             {
                 return Ok(ended);
             }
@@ -167,8 +167,8 @@ impl<'a> Run<'a> {
                 Source::Monitor => self.receive()?,
                 Source::Signals => self.signal()?,
                 Source::Stdin => self.typed(events)?,
-                Source::Stdout => write_out(&mut self.stdout)?,
-                Source::Stderr => write_out(&mut self.stderr)?,
+                Source::Stdout => write_out(&mut self.stdout, "/dev/stdout")?,
+                Source::Stderr => write_out(&mut self.stderr, "/dev/stderr")?,
             };
             if ended.is_some() {
                 return Ok(ended);
@@ -272,11 +272,14 @@ impl<'a> Run<'a> {
 }
 
 /// Writes what waits; nobody reading any more ends the session, as it ends docker's client.
-fn write_out(outlet: &mut Option<Outlet<BorrowedFd<'_>>>) -> io::Result<Option<Ended>> {
+fn write_out(
+    outlet: &mut Option<Outlet<BorrowedFd<'_>>>,
+    stream: &'static str,
+) -> io::Result<Option<Ended>> {
     let Some(outlet) = outlet else {
         return Ok(None);
     };
-    outlet.write_once()?;
+    outlet.write_to_caller(stream)?;
     Ok(outlet
         .is_closed()
         .then_some(Ended::Interrupted(libc::SIGPIPE)))

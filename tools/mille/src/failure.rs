@@ -142,7 +142,13 @@ fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
 
 impl From<mille_engine::Error> for Failure {
     fn from(error: mille_engine::Error) -> Self {
-        Failure::Daemon(chain(&error))
+        match error {
+            mille_engine::Error::Output { stream, source } => {
+                let why = output::go_io_error(&source);
+                Failure::plain(format!("write {stream}: {why}"))
+            }
+            error => Failure::Daemon(chain(&error)),
+        }
     }
 }
 

@@ -40,7 +40,8 @@ fn export(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
     let mut destination = Destination::open(text(matches, "output"), "export", "container")?;
     let engine = context.layers()?;
     let found = engine.find(&words(matches)[0])?;
-    engine.export(&found.id, is_on(matches, "flatten"), &mut destination)?;
+    let exported = engine.export(&found.id, is_on(matches, "flatten"), &mut destination);
+    exported.map_err(|error| destination.blame(error.into()))?;
     destination.finish()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -63,7 +63,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             log::warn!("remove image {id}: {error}");
         }
     }
-    written?;
+    written.map_err(|failure| out.blame(failure))?;
     out.finish()?;
     Ok(ExitCode::SUCCESS)
 }

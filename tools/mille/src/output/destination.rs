@@ -20,7 +20,11 @@ const BUFFER_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Destination {
     kind: Kind,
+    /// As the caller gave it.
+    name: String,
     bar: ProgressBar,
+    /// What the first failed write said.
+    failed: Option<String>,
 }
 
 #[derive(Debug)]
@@ -61,7 +65,9 @@ impl Destination {
         };
         Ok(Destination {
             kind,
+            name: path.unwrap_or("/dev/stdout").to_owned(),
             bar: bar(verb),
+            failed: None,
         })
     }
 
@@ -92,14 +98,20 @@ impl Destination {
         Ok(())
     }
 
-    /// Says which file could not be written.
-    fn named(&self, error: io::Error) -> io::Error {
-        match &self.kind {
-            Kind::File { name, .. } => {
-                io::Error::new(error.kind(), format!("{}: {error}", name.display()))
-            }
-            Kind::Special(_) | Kind::Stdout(_) => error,
+    /// Takes a failure of whoever wrote here: where it was this destination that could not be written, only that is
+    /// said.
+    pub(crate) fn blame(&self, failure: Failure) -> Failure {
+        match &self.failed {
+            Some(text) => Failure::plain(text),
+            None => failure,
         }
+    }
+
+    /// Says what could not be written.
+    fn named(&mut self, error: &io::Error) -> io::Error {
+        let text = format!("write {}: {}", self.name, go_io_error(error));
+        self.failed.get_or_insert_with(|| text.clone());
+        io::Error::new(error.kind(), text)
     }
 
     fn writer(&mut self) -> &mut dyn Write {
@@ -197,14 +209,14 @@ fn bar(verb: &str) -> ProgressBar {
 impl Write for Destination {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.writer().write(bytes);
-        let written = written.map_err(|error| self.named(error))?;
+        let written = written.map_err(|error| self.named(&error))?;
         self.bar.inc(written as u64);
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let flushed = self.writer().flush();
-        flushed.map_err(|error| self.named(error))
+        flushed.map_err(|error| self.named(&error))
     }
 }
 
