@@ -185,7 +185,15 @@ fn root_fuse_matrix_of_opens_in_a_lower() {
 fn ci_root_fuse_matrix_of_opens() {
     require_root();
     let calls = single(opens(true));
-    let all = cases(&objects(EVERYWHERE), &[Caller::Root], &calls);
+    let all = cases(&objects(&[Place::Lower]), &[Caller::Root], &calls);
+    Arena::run(all, &Setting::default());
+}
+
+#[test]
+fn ci_root_fuse_matrix_of_opens_of_copied_objects() {
+    require_root();
+    let calls = single(opens(true));
+    let all = cases(&objects(&[Place::Copied]), &[Caller::Root], &calls);
     Arena::run(all, &Setting::default());
 }
 
