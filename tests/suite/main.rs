@@ -19,6 +19,7 @@ mod mount_program;
 mod one_id;
 mod peers;
 mod readers;
+mod server;
 mod sudden;
 mod system_calls;
 mod tidy;

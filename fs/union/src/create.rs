@@ -210,7 +210,9 @@ impl View {
                 ..
             } => {
                 let mode = masked(mode)?;
-                return as_owner(owner, || create_file(dir, name, mode)).op("create");
+                return self
+                    .retry_short_of_fds(|| as_owner(owner, || create_file(dir, name, mode)))
+                    .op("create");
             }
             Make::Node { kind, mode, rdev } => {
                 let masked = masked(mode)?;

@@ -27,6 +27,8 @@ pub(crate) struct LowerLayer {
 pub(crate) struct UpperLayer {
     pub(crate) root: Arc<OwnedFd>,
     pub(crate) stat: Stat,
+    /// The private mount it is reached through, where there is one.
+    pub(crate) _tree: Option<OwnedFd>,
 }
 
 /// A place that takes part in a view, as messages and overlap checks need it.

@@ -376,7 +376,8 @@ fn open_upper(
     space: MarkSpace,
     features: Features,
 ) -> Result<(Option<UpperLayer>, Option<Work>)> {
-    let place = Place::open(&upper.dir)?;
+    let mut place = Place::open(&upper.dir)?;
+    let mut tree = None;
     let mut ancestry = Ancestry::default();
     for (lower, layer) in lowers.iter().zip(layers) {
         if layer.mutable {
@@ -388,7 +389,7 @@ fn open_upper(
     let work = match upper.access {
         Access::Observe => None,
         Access::Exclusive => {
-            let work = Place::open(&upper.work)?;
+            let mut work = Place::open(&upper.work)?;
             ancestry.refuse_overlap(&work, &place, "work and upper directory")?;
             for (lower, layer) in lowers.iter().zip(layers) {
                 if layer.mutable {
@@ -397,12 +398,22 @@ fn open_upper(
                     ancestry.refuse_overlap(&work, lower, "work directory and lower layer")?;
                 }
             }
+            match sys::mount::clone_pair(place.fd.as_fd(), work.fd.as_fd()) {
+                Ok(pair) => {
+                    (place.fd, work.fd) = (pair.first, pair.second);
+                    tree = Some(pair.tree);
+                }
+                Err(errno) => {
+                    log::debug!("upper layer without a private mount: {errno}");
+                }
+            }
             Some(Work::open(&place, &work, space, features)?)
         }
     };
     let layer = UpperLayer {
         stat: place.stat,
         root: Arc::new(place.fd),
+        _tree: tree,
     };
     Ok((Some(layer), work))
 }

@@ -28,7 +28,9 @@ impl View {
         let source = self.object(node)?;
         let temp = work.fresh_temp();
         let metacopy = self.make_copy(work, &temp.name, node, &stat, need)?;
-        let handle = open::handle(work.fd(), &temp.name).op("copy up")?;
+        let handle = self
+            .retry_short_of_fds(|| open::handle(work.fd(), &temp.name))
+            .op("copy up")?;
         self.copy_attributes(handle.as_fd(), source.as_fd(), node, &stat, metacopy)?;
         let made = rustix::fs::fstat(&handle).op("copy up")?;
         let object = UpperObject {
@@ -71,7 +73,9 @@ impl View {
         stat: &Stat,
         need: Need,
     ) -> Result<bool> {
-        let file = create_private(work.fd(), name).op("copy up file")?;
+        let file = self
+            .retry_short_of_fds(|| create_private(work.fd(), name))
+            .op("copy up file")?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let length = match need {
             Need::Attributes if self.features.metacopy && size > 0 => {

@@ -92,8 +92,9 @@ impl Filesystem for Adapter {
         };
         let change = SetAttr {
             mode: mode.map(|mode| mode & 0o7777),
-            uid,
-            gid,
+            // All bits set is "no owner" in every interface, and nobody's number.
+            uid: uid.filter(|&id| id != u32::MAX),
+            gid: gid.filter(|&id| id != u32::MAX),
             size,
             by_handle: fh.is_some(),
             atime: atime.map(time),

@@ -46,9 +46,9 @@ pub(crate) fn handle(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno
     rustix::fs::openat(dir, name, HANDLE, Mode::empty())
 }
 
-/// Opens one name of a directory as a directory handle.
+/// Opens one name of a directory as a directory handle; `EXDEV` where a mount covers it.
 pub(crate) fn dir_handle(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(dir, name, HANDLE.union(OFlags::DIRECTORY), Mode::empty())
+    beneath(dir, name.as_bytes(), HANDLE.union(OFlags::DIRECTORY))
 }
 
 fn beneath(start: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {

@@ -67,11 +67,9 @@ const REQUESTS: &[(u32, usize, usize)] = &[
     (30, 4, 0),  // FSYNCDIR
     (34, 2, 0),  // ACCESS
     (op::CREATE, 4, 1),
-    (43, 8, 0), // FALLOCATE
     (op::READDIRPLUS, 10, 0),
-    (45, 4, 2),  // RENAME2
-    (46, 6, 0),  // LSEEK
-    (47, 14, 0), // COPY_FILE_RANGE
+    (45, 4, 2), // RENAME2
+    (46, 6, 0), // LSEEK
 ];
 
 impl Kernel {
