@@ -179,6 +179,20 @@ fn root_fuse_unknown_options_are_reported_and_what_others_have_is_taken() {
     assert_eq!(outcome.ok(), "f");
 }
 
+/// The attribute can be set by whoever owns a file. For root, who can have real device nodes, a lower layer of somebody
+/// else's must not bring any.
+#[test]
+fn root_fuse_no_device_comes_from_an_attribute_of_a_strangers_layer() {
+    let stage = Stage::new(
+        Who::Root,
+        "touch b/dev; setfattr -n user.containers.override_stat -v 0:0:0666:char-1-3 b/dev",
+    );
+    let seen = stage
+        .script("on userxattr; stat -c '%F %a' m/dev; off")
+        .ok();
+    assert_eq!(seen, "regular empty file 644");
+}
+
 /// The same tree by us and by the kernel: files whose data is in layers that are no part of the tree.
 #[test]
 fn root_fuse_layers_of_data_are_read_as_the_kernel_does() {

@@ -88,7 +88,7 @@ pub(crate) fn open_lower(
         LowerOwnership::AsUpper => ownership,
         LowerOwnership::AsItsRootSays => told_by_root(&place)?,
     };
-    let mut dialects = Dialects::new(space, ownership);
+    let mut dialects = dialects(space, ownership);
     dialects.aufs = lower.aufs;
     dialects.overrides &= !lower.mutable;
     dialects.null_devices &= !lower.mutable;
@@ -101,6 +101,17 @@ pub(crate) fn open_lower(
         data_only: lower.data_only,
     };
     Ok((layer, place))
+}
+
+/// How a layer is read. Where device nodes can be made they are not taken from an attribute that every owner of a file
+/// can set, unless the mount asks for it: the device would work, whoever wrote the attribute.
+pub(crate) fn dialects(space: MarkSpace, ownership: Ownership) -> Dialects {
+    let mut dialects = Dialects::new(space, ownership);
+    if ownership == Ownership::Real && sys::caller::makes_devices() {
+        dialects.overrides = false;
+        dialects.null_devices = true;
+    }
+    dialects
 }
 
 fn told_by_root(place: &Place) -> Result<Ownership> {

@@ -19,7 +19,7 @@ use crate::config::{Access, Config, Features};
 use crate::copyup::LinkIndex;
 use crate::dirs::{DirCache, DirKey};
 use crate::error::{Context, Error, Result};
-use crate::layers::{LowerLayer, Place, UpperLayer, open_lower};
+use crate::layers::{LowerLayer, Place, UpperLayer, dialects, open_lower};
 use crate::node::{DirPlace, InoPlan, LowerDir, NodeRef, Stack, State, Table, UpperObject};
 use crate::owners::Owners;
 use crate::readdir::Listings;
@@ -146,7 +146,7 @@ impl View {
             merged,
             dialects: Dialects {
                 aufs,
-                ..Dialects::new(space, ownership)
+                ..dialects(space, ownership)
             },
             ownership,
             owners,

@@ -3,6 +3,9 @@
 /// Bit of `CAP_FSETID` in a capability mask.
 const CAP_FSETID: u32 = 4;
 
+/// Bit of `CAP_MKNOD`.
+const CAP_MKNOD: u32 = 27;
+
 /// Bit of `CAP_SYS_ADMIN`.
 const CAP_SYS_ADMIN: u32 = 21;
 
@@ -15,9 +18,18 @@ pub(crate) fn may_keep_set_id(pid: u32, uid: u32) -> bool {
 /// True if the kernel leaves set-id bits when this process writes: with `CAP_FSETID` in the first user namespace, which
 /// maps every id to itself.
 pub(crate) fn keeps_set_id_everywhere() -> bool {
+    is_first_namespace() && may_keep_set_id(std::process::id(), rustix::process::geteuid().as_raw())
+}
+
+/// True if this process can make device nodes that work: with `CAP_MKNOD` in the first user namespace.
+pub(crate) fn makes_devices() -> bool {
+    let mask = effective_capabilities(std::process::id()).unwrap_or_default();
+    is_first_namespace() && mask & (1 << CAP_MKNOD) != 0
+}
+
+fn is_first_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let first = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    first && may_keep_set_id(std::process::id(), rustix::process::geteuid().as_raw())
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// True if `trusted.` attributes are listed to the process (`CAP_SYS_ADMIN`). Without a visible process: to root.
