@@ -207,6 +207,14 @@ fn root_fuse_who_waits_can_be_killed() {
     stage.mount(",passthrough=off", PLAIN);
     for script in ["cat a", "ls -l", "truncate -s 2000000 big", "mv b c"] {
         stage.signal(Signal::SIGSTOP);
+        // A request that a thread has taken on its last breath could not be given up: the kernel waits for its answer.
+        stage.wait_until("the stop", |stage| {
+            let tasks = fs::read_dir(format!("/proc/{}/task", stage.pid())).unwrap();
+            tasks.map(Result::unwrap).all(|task| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap();
+                stat.rsplit_once(") ").unwrap().1.starts_with('T')
+            })
+        });
         let words: Vec<&str> = script.split(' ').collect();
         let mut waiting = Command::new("env")
             .arg(format!("--chdir={}", stage.point.display()))
