@@ -91,8 +91,14 @@ fn join(engine: &Engine, id: &ContainerId) -> Result<()> {
         rustix::event::poll(&mut fds, None)?;
         descriptors::receive(&*channel)
     };
-    let namespaces =
-        ask(&mut channel).map_err(Error::system("ask the monitor for its namespaces"))?;
+    let namespaces = ask(&mut channel).map_err(|error| match error.kind() {
+        // What came is no answer but the monitor's farewell, or its end.
+        io::ErrorKind::InvalidData
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => Error::NotRunning(id.to_string()),
+        _ => Error::system("ask the monitor for its namespaces")(error),
+    })?;
     if let Some(namespaces) = namespaces {
         outer::join_namespaces(namespaces.user.as_fd(), namespaces.mount.as_fd())?;
     }
