@@ -204,7 +204,16 @@ pub(crate) fn rename(engine: &Engine, id: &ContainerId, new_name: &str) -> Resul
         names::check(new_name).map_err(|_| allocating(Error::InvalidName(format!("/{bare}"))))?;
     names::claim(&engine.layout, name, id).map_err(allocating)?;
     let old = std::mem::replace(&mut record.name, name.to_owned());
-    records::write(&engine.layout.container(id), &record)?;
+    let paths = engine.layout.container(id);
+    if let Err(error) = records::write(&paths, &record) {
+        names::release(&engine.layout, name, id)?;
+        // Removed meanwhile: there is no directory to write in.
+        return Err(if paths.record().exists() {
+            error
+        } else {
+            no_such()
+        });
+    }
     names::release(&engine.layout, &old, id)
 }
 

@@ -120,7 +120,15 @@ impl Engine {
     /// # Errors
     /// [`Error::Start`] with docker's text and the recorded exit code.
     pub fn start(&self, id: &ContainerId, options: StartOptions) -> Result<Option<Session>> {
-        start::start(self, id, options)
+        self.unless_removed(id, start::start(self, id, options))
+    }
+
+    /// What a command on a container came to. Whatever failed in one that was removed meanwhile: it is not there any more.
+    fn unless_removed<T>(&self, id: &ContainerId, outcome: Result<T>) -> Result<T> {
+        outcome.map_err(|error| match records::read(&self.layout, id) {
+            Ok(None) => Error::NoSuchContainer(id.to_string()),
+            _ => error,
+        })
     }
 
     /// Attaches to a running container.
@@ -128,7 +136,7 @@ impl Engine {
     /// # Errors
     /// [`Error::AttachStopped`].
     pub fn attach(&self, id: &ContainerId, streams: Streams) -> Result<Session> {
-        start::attach(self, id, streams)
+        self.unless_removed(id, start::attach(self, id, streams))
     }
 
     /// Waits until the container has ended and returns its exit code; at once if it does not run.
@@ -182,7 +190,7 @@ impl Engine {
     /// # Errors
     /// [`Error::SameName`], [`Error::Rename`].
     pub fn rename(&self, id: &ContainerId, new_name: &str) -> Result<()> {
-        create::rename(self, id, new_name)
+        self.unless_removed(id, create::rename(self, id, new_name))
     }
 
     /// Runs a command in a running container and returns its exit code. As an ordinary user the engine must have been
@@ -250,7 +258,7 @@ impl Engine {
     /// # Errors
     /// An unreadable layer.
     pub fn diff(&self, id: &ContainerId) -> Result<Vec<Difference>> {
-        changes::diff(self, id)
+        self.unless_removed(id, changes::diff(self, id))
     }
 
     /// Makes an image of a container.
@@ -258,7 +266,7 @@ impl Engine {
     /// # Errors
     /// A bad change (docker's text); a full disk, in which case nothing is left.
     pub fn commit(&self, id: &ContainerId, options: &CommitOptions) -> Result<ImageId> {
-        commit::commit(self, id, options)
+        self.unless_removed(id, commit::commit(self, id, options))
     }
 
     /// Writes the container's whole tree as one tar.
@@ -271,7 +279,7 @@ impl Engine {
         flatten: bool,
         out: &mut (dyn Write + Send),
     ) -> Result<()> {
-        changes::export(self, id, flatten, out)
+        self.unless_removed(id, changes::export(self, id, flatten, out))
     }
 
     /// Makes sure that an image can leave this machine.
