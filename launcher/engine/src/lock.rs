@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -39,17 +39,28 @@ fn whole_file(kind: i32) -> libc::flock {
 }
 
 impl Lock {
-    /// Tries to take the lock; creates the file. `None` when somebody holds it.
+    /// Tries to take the lock; creates the file, also when it is removed between being opened and locked. `None` when
+    /// somebody holds it.
     pub(crate) fn try_take(path: &Path) -> Result<Option<Self>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(Error::io("open", path))?;
-        Self::acquire(file, path)
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path)
+                .map_err(Error::io("open", path))?;
+            match Self::acquire(file, path)? {
+                Some(lock) if lock.is_removed(path)? => {}
+                taken => return Ok(taken),
+            }
+        }
+    }
+
+    fn is_removed(&self, path: &Path) -> Result<bool> {
+        let meta = self.file.metadata().map_err(Error::io("stat", path))?;
+        Ok(meta.nlink() == 0)
     }
 
     /// As [`Lock::try_take`], but leaves a missing file missing: `None` for that too.

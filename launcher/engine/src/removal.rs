@@ -85,7 +85,9 @@ pub(crate) fn stage(layout: &Layout, id: &ContainerId) -> Result<Lock> {
 fn clear_staged(layout: &Layout, id: &ContainerId) -> Result<bool> {
     let (staged, first) = (layout.staged(id), layout.staging_lock(id));
     for lock in [staged.lock(), first.clone()] {
-        if Lock::try_take_existing(&lock)?.is_some() {
+        // Held until all is gone: the maker of a container has made its lock file but not locked it yet, perhaps.
+        let held = Lock::try_take_existing(&lock)?;
+        if held.is_some() {
             remove_staged(&staged)?;
             tolerate_missing(fs::remove_file(&first)).map_err(Error::io("remove", &first))?;
             return Ok(true);
