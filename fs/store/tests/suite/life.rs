@@ -1,50 +1,13 @@
 //! The life of images in a store: import, names, save, load elsewhere, removal, damage.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test says what went wrong by failing"
-)]
 
 use std::io::{Cursor, Read, Write};
-use std::path::Path;
 
 use mille_store::{
-    Error, ImageId, ImageUse, ImportOptions, LoadError, LoadEvent, MarkSpace, Ownership, Reference,
-    RemoveOptions, Removed, ResolveError, SaveItem, Severity, Source, Store, StoreOptions,
+    Error, ImageId, ImageUse, ImportOptions, LoadError, LoadEvent, Reference, RemoveOptions,
+    Removed, ResolveError, SaveItem, Severity, Source, Store,
 };
 
-fn store(directory: &Path) -> Store {
-    let root = nix::unistd::geteuid().is_root();
-    let space = if root {
-        MarkSpace::Trusted
-    } else {
-        MarkSpace::User
-    };
-    Store::open(
-        directory,
-        StoreOptions {
-            space,
-            ownership: Ownership::Real,
-        },
-    )
-    .unwrap()
-}
-
-fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (path, content) in files {
-        let mut header = tar::Header::new_ustar();
-        header.set_path(path).unwrap();
-        header.set_mode(0o644);
-        header.set_uid(nix::unistd::geteuid().as_raw().into());
-        header.set_gid(nix::unistd::getegid().as_raw().into());
-        header.set_size(content.len() as u64);
-        header.set_cksum();
-        builder.append(&header, content.as_bytes()).unwrap();
-    }
-    builder.into_inner().unwrap()
-}
+use crate::kit::{store, tar_of};
 
 fn import(store: &Store, name: &str, files: &[(&str, &str)]) -> ImageId {
     let options = ImportOptions {
