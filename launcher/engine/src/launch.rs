@@ -23,6 +23,17 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// # Errors
 /// An option that does not parse; they were checked at creation, so only a record made by another version can fail.
 pub(crate) fn spec(container: &Container, paths: &ContainerPaths, nested: bool) -> Result<Spec> {
+    let (mut spec, security) = unfiltered(container, paths, nested)?;
+    spec.seccomp = security.filter(spec.capabilities, spec.privileged);
+    Ok(spec)
+}
+
+/// The spec without its seccomp filter, which takes as long to compile as all else here.
+fn unfiltered(
+    container: &Container,
+    paths: &ContainerPaths,
+    nested: bool,
+) -> Result<(Spec, Security)> {
     let host = &container.host_config;
     let config = &container.config;
     let args = std::iter::once(&container.path)
@@ -60,7 +71,6 @@ pub(crate) fn spec(container: &Container, paths: &ContainerPaths, nested: bool) 
     spec.privileged = host.privileged;
     let security = security(container)?;
     spec.no_new_privileges = security.no_new_privileges;
-    spec.seccomp = security.filter(spec.capabilities, spec.privileged);
     spec.rlimits = rlimits(container);
     spec.sysctls = host
         .sysctls
@@ -69,7 +79,7 @@ pub(crate) fn spec(container: &Container, paths: &ContainerPaths, nested: bool) 
         .collect();
     spec.shm_size_bytes = u64::try_from(host.shm_size).unwrap_or_default();
     spec.session_keyring = Some(format!("_ses.{}", container.id));
-    Ok(spec)
+    Ok((spec, security))
 }
 
 /// Makes the spec of one more command.
@@ -405,7 +415,7 @@ pub(crate) fn check(container: &Container, paths: &ContainerPaths) -> Result<()>
     if !container.config.stop_signal.is_empty() {
         crate::signals::parse(&container.config.stop_signal)?;
     }
-    spec(container, paths, false)?;
+    unfiltered(container, paths, false)?;
     crate::logs::write::rotation(&container.host_config.log_config)?;
     let mut seen = std::collections::BTreeSet::new();
     for bind in container.host_config.binds.iter().flatten() {
