@@ -120,7 +120,11 @@ impl Engine {
     /// # Errors
     /// [`Error::Start`] with docker's text and the recorded exit code.
     pub fn start(&self, id: &ContainerId, options: StartOptions) -> Result<Option<Session>> {
-        self.unless_removed(id, start::start(self, id, options))
+        match start::start(self, id, options) {
+            // The monitor's own word: it held the container meanwhile, and takes one of `--rm` away itself.
+            Err(error @ Error::Start { .. }) => Err(error),
+            outcome => self.unless_removed(id, outcome),
+        }
     }
 
     /// What a command on a container came to. Whatever failed in one that was removed meanwhile: it is not there any more.
