@@ -5,9 +5,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use mille_sandbox::outer;
-use mille_sandbox::{Child, SpawnError, Stdio, WindowSize};
+use mille_sandbox::{Child, Failure, SpawnError, Stdio, WindowSize};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags};
 
@@ -42,13 +43,14 @@ pub(crate) fn exec(
     }
     let state = records::read_state(&engine.layout.container(id))?;
     // The descriptor keeps the number from being given to another process while it is used.
-    let _init = process::open(state.state.pid, state.init_start).ok_or_else(not_running)?;
+    let first = process::open(state.state.pid, state.init_start).ok_or_else(not_running)?;
     join(engine, id)?;
     let mut spec = launch::exec_spec(&container, options)?;
     spec.window = window(io).filter(|_| options.terminal);
     let (stdio, ours) = pipes(options, io).map_err(Error::system("make pipes"))?;
     let init = Pid::from_raw(state.state.pid);
-    let mut child = mille_sandbox::exec(init, &spec, stdio).map_err(|error| refused(&error, id))?;
+    let mut child = mille_sandbox::exec(init, &spec, stdio)
+        .map_err(|error| refused(&error, id, &first))?;
     // It runs already: an unwritable record is no reason to leave it alone.
     let record = Running::note(&engine.layout.container(id), child.pid().as_raw());
     if options.detach {
@@ -67,10 +69,21 @@ pub(crate) fn exec(
     }
 }
 
-fn refused(error: &SpawnError, id: &ContainerId) -> Error {
-    match error.failure {
-        mille_sandbox::Failure::NotRunning => Error::NotRunning(id.to_string()),
-        _ => Error::Exec(error.to_string()),
+/// How long a container may take to end whose first process has been killed: it goes after all others (kernel,
+/// `zap_pid_ns_processes`), and no process can be made there any more from its death on.
+const ENDING: Duration = Duration::from_millis(200);
+
+/// What a failed start of the command means. In a container that ends meanwhile anything may fail.
+fn refused(error: &SpawnError, id: &ContainerId, first: &OwnedFd) -> Error {
+    let patience = match error.failure {
+        Failure::NotRunning => return Error::NotRunning(id.to_string()),
+        Failure::System { .. } | Failure::Vanished => ENDING,
+        _ => Duration::ZERO,
+    };
+    if process::ends_within(first, patience) {
+        Error::NotRunning(id.to_string())
+    } else {
+        Error::Exec(error.to_string())
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// What /proc/PID/stat says of a process.
@@ -49,9 +51,30 @@ pub(crate) fn signal(pid: i32, start: u64, signal: Signal) -> bool {
     open(pid, start).is_some_and(|fd| pidfd_send_signal(fd, signal).is_ok())
 }
 
+/// Waits for a process's end, for `patience` at most; returns whether it has ended. One that nobody has reaped yet has.
+pub(crate) fn ends_within(process: &OwnedFd, patience: Duration) -> bool {
+    let timeout = Timespec::try_from(patience).ok();
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_is_seen_before_it_is_reaped() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        let fd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        assert!(!ends_within(&fd, Duration::ZERO));
+        child.kill().unwrap();
+        assert!(ends_within(&fd, Duration::from_secs(10)));
+        child.wait().unwrap();
+    }
 
     #[test]
     fn odd_names_do_not_confuse() {
