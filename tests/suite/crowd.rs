@@ -106,7 +106,8 @@ fn house(who: Who) -> Store {
 
 #[track_caller]
 fn acceptable(outcome: &Outcome) {
-    let said = outcome.err();
+    // What fails inside a container is told on standard output, as docker does.
+    let said = format!("{}{}", outcome.out(), outcome.err());
     // A container that is killed while a command runs in it, or while it is run: 137.
     let killed = matches!(outcome.code, 137 | 143);
     let refused = outcome.code != 0 && REFUSALS.iter().any(|text| said.contains(text));
@@ -120,7 +121,8 @@ fn acceptable(outcome: &Outcome) {
 
 /// Everything is whole, and nothing of it is left when it is removed.
 fn settled(store: &Store) {
-    assert_eq!(store.line("fsck").ok().lines().count(), 1);
+    let checked = store.line("fsck").ok();
+    assert_eq!(checked.lines().count(), 1, "{checked}");
     let ids = store.line("ps -aq").ok();
     for id in ids.lines() {
         store.line(&format!("rm -f {id}")).ok();
