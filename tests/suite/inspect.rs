@@ -201,3 +201,26 @@ fn exec_ids(who: Who) {
     assert_eq!(ids(), None);
     store.line("rm -f c1").ok();
 }
+
+#[test]
+fn root_fuse_a_layer_that_only_a_container_uses_is_not_left_over() {
+    let store = Store::with_busybox(Who::Root);
+    let layer = store
+        .mille(["inspect", "-f", "{{index .RootFS.Layers 0}}", "bb"])
+        .ok();
+    let image = store.line("images -q --no-trunc bb").ok();
+    store.line("create --name c1 bb true").ok();
+    store.line("rmi -f bb").ok();
+    store.line(&format!("inspect {image}")).code(1);
+    assert!(
+        store
+            .line("fsck")
+            .ok()
+            .ends_with("0 images, 1 layers: clean")
+    );
+    assert_eq!(store.line("fsck").ok().lines().count(), 1);
+    store.line("start -a c1").ok();
+    store.line("rm c1").ok();
+    let found = store.line("fsck").ok();
+    assert!(found.contains(&format!("left over: {layer}")), "{found}");
+}

@@ -13,15 +13,16 @@ use crate::types::{Finding, FsckReport, Severity};
 
 impl Store {
     /// Checks every image and layer: configurations are hashed, the tars of layers are made again and hashed, names
-    /// must name an image that is here. Holds the shared lock.
+    /// must name an image that is here, and a layer that neither an image nor `pinned` needs is left over. Holds the
+    /// shared lock.
     ///
     /// # Errors
     /// The store's directories cannot be read; what is wrong inside them is in the report.
-    pub fn fsck(&self) -> Result<FsckReport, Error> {
+    pub fn fsck(&self, pinned: &[DiffId]) -> Result<FsckReport, Error> {
         let _lock = self.lock_shared()?;
         let mut report = FsckReport::default();
         self.check_images(&mut report)?;
-        self.check_layers(&mut report)?;
+        self.check_layers(pinned, &mut report)?;
         self.check_names(&mut report)?;
         for (directory, is_id) in [
             (
@@ -60,9 +61,9 @@ impl Store {
         Ok(())
     }
 
-    fn check_layers(&self, report: &mut FsckReport) -> Result<(), Error> {
+    fn check_layers(&self, pinned: &[DiffId], report: &mut FsckReport) -> Result<(), Error> {
         // Images that cannot be read are reported above; what they need is not known then.
-        let needed = self.needed(std::iter::empty()).ok();
+        let needed = self.needed(pinned.iter().copied()).ok();
         for layer in self.all_layers()? {
             report.layers += 1;
             let meta = match self.layer_meta(&layer) {
@@ -91,10 +92,7 @@ impl Store {
                 .as_ref()
                 .is_some_and(|needed| !needed.contains(&layer))
             {
-                report.leftover(
-                    layer.to_string(),
-                    "no image uses this layer (a container may)",
-                );
+                report.leftover(layer.to_string(), "nothing uses this layer");
             }
         }
         Ok(())

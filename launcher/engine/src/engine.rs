@@ -334,6 +334,14 @@ impl Engine {
     pub fn collect(&self) -> Result<mille_store::Collected> {
         images::collect(self)
     }
+
+    /// Checks everything in the store against its digests.
+    ///
+    /// # Errors
+    /// The store's directories or the containers' records cannot be read; what is wrong inside is in the report.
+    pub fn fsck(&self) -> Result<mille_store::FsckReport> {
+        images::fsck(self)
+    }
 }
 
 impl Engine {

@@ -49,8 +49,8 @@ pub(crate) fn exec(
     spec.window = window(io).filter(|_| options.terminal);
     let (stdio, ours) = pipes(options, io).map_err(Error::system("make pipes"))?;
     let init = Pid::from_raw(state.state.pid);
-    let mut child = mille_sandbox::exec(init, &spec, stdio)
-        .map_err(|error| refused(&error, id, &first))?;
+    let mut child =
+        mille_sandbox::exec(init, &spec, stdio).map_err(|error| refused(&error, id, &first))?;
     // It runs already: an unwritable record is no reason to leave it alone.
     let record = Running::note(&engine.layout.container(id), child.pid().as_raw());
     if options.detach {

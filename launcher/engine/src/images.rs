@@ -1,6 +1,6 @@
 //! Images, and the containers and mounts that use them.
 
-use mille_store::{Collected, DiffId, ImageUse, Removed, User};
+use mille_store::{Collected, DiffId, FsckReport, ImageUse, Removed, User};
 
 use crate::container::Ground;
 use crate::engine::Engine;
@@ -28,14 +28,23 @@ pub(crate) fn remove(
 /// Removes what nothing refers to.
 pub(crate) fn collect(engine: &Engine) -> Result<Collected> {
     let _store = engine.store.lock_exclusive()?;
+    Ok(engine.store.collect(&pinned(engine)?)?)
+}
+
+/// Checks the store.
+pub(crate) fn fsck(engine: &Engine) -> Result<FsckReport> {
+    let _store = engine.store.lock_shared()?;
+    Ok(engine.store.fsck(&pinned(engine)?)?)
+}
+
+/// The layers that containers and mounts need, whatever became of the image they were made of.
+fn pinned(engine: &Engine) -> Result<Vec<DiffId>> {
     let containers = engine.containers()?.into_iter();
-    let mut pinned: Vec<DiffId> = containers.flat_map(|container| container.layers).collect();
-    pinned.extend(
-        served::all(&engine.layout)?
-            .into_iter()
-            .flat_map(|mount| mount.layers),
-    );
-    Ok(engine.store.collect(&pinned)?)
+    let containers = containers.flat_map(|container| container.layers);
+    let mounts = served::all(&engine.layout)?.into_iter();
+    Ok(containers
+        .chain(mounts.flat_map(|mount| mount.layers))
+        .collect())
 }
 
 fn uses(engine: &Engine) -> Result<Vec<ImageUse>> {

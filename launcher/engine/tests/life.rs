@@ -189,7 +189,7 @@ fn root_fuse_a_commit_of_nothing_makes_no_layer() {
     let image = engine.store().image(&image).unwrap();
     assert_eq!(image.layers.len(), 1);
     assert!(image.config.history.last().unwrap().empty_layer);
-    assert!(engine.store().fsck().unwrap().findings.is_empty());
+    assert!(engine.fsck().unwrap().findings.is_empty());
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn an_image_goes_elsewhere_and_back_with_the_same_bytes() {
     assert_eq!(there.resolve("bb:1").unwrap(), id);
     assert_eq!(there.image(&id).unwrap().raw, here.image(&id).unwrap().raw);
     assert_eq!(save(&there, &["bb:1"]), archive);
-    assert!(there.fsck().unwrap().findings.is_empty());
+    assert!(there.fsck(&[]).unwrap().findings.is_empty());
     // Saved by id: no name in it.
     let nameless = save(&here, &[&id.short()]);
     let third = tempfile::tempdir().unwrap();
@@ -265,7 +265,7 @@ fn damage_is_found() {
     let id = import(&store, "a", &[("a", "1")]);
     let layer = store.image(&id).unwrap().layers[0];
     std::fs::write(store.layer_dir(&layer).join("a"), "2").unwrap();
-    let report = store.fsck().unwrap();
+    let report = store.fsck(&[]).unwrap();
     assert!(
         report
             .findings
@@ -327,7 +327,7 @@ fn broken_archives_leave_nothing() {
         );
         assert!(
             there
-                .fsck()
+                .fsck(&[])
                 .unwrap()
                 .findings
                 .iter()
@@ -433,7 +433,7 @@ fn a_collection_takes_what_nobody_needs_and_withholds_what_it_cannot_know() {
     assert!(store.has_layer(&pinned) && kept.exists() && !gone.exists());
     assert!(
         store
-            .fsck()
+            .fsck(&[])
             .unwrap()
             .findings
             .iter()

@@ -23,7 +23,7 @@ pub(crate) const VERB: Verb = Verb {
 
 fn fsck(context: &Context, _matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let engine = context.layers()?;
-    let report = engine.store().fsck()?;
+    let report = engine.fsck()?;
     for finding in &report.findings {
         let word = match finding.severity {
             Severity::Damage => "damaged",
