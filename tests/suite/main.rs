@@ -13,6 +13,7 @@ mod docker_engine;
 mod faults;
 mod full_disk;
 mod inspect;
+mod life_cycle;
 mod look;
 mod mount_options;
 mod mount_program;

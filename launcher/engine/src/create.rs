@@ -228,7 +228,10 @@ pub(crate) fn remove(engine: &Engine, id: &ContainerId, force: bool) -> Result<(
     loop {
         if container.is_running() {
             if !force {
-                return Err(Error::RemoveRunning(id.to_string()));
+                return Err(Error::RemoveRunning {
+                    id: id.to_string(),
+                    state: container.state.status.as_str(),
+                });
             }
             engine.kill_and_wait(&container)?;
         }

@@ -164,6 +164,39 @@ impl Engine {
         }
     }
 
+    /// Stops a container if it runs and starts it. One of `--rm` is not removed in between.
+    ///
+    /// # Errors
+    /// Those of [`Engine::stop`] and [`Engine::start`].
+    pub fn restart(&self, id: &ContainerId, options: &StopOptions) -> Result<()> {
+        let container = self.load(id)?;
+        if container.is_running() {
+            if container.host_config.auto_remove {
+                self.keep(&container)?;
+            }
+            self.unless_removed(id, self.stop_container(&container, options))?;
+        }
+        self.start(id, StartOptions { attach: None }).map(drop)
+    }
+
+    /// Holds all processes of a running container still.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`], [`Error::AlreadyPaused`], [`Error::CannotPause`].
+    pub fn pause(&self, id: &ContainerId) -> Result<()> {
+        let container = self.load(id)?;
+        self.unless_removed(id, self.set_paused(&container, true))
+    }
+
+    /// Lets the processes of a paused container go on.
+    ///
+    /// # Errors
+    /// [`Error::NotPaused`].
+    pub fn unpause(&self, id: &ContainerId) -> Result<()> {
+        let container = self.load(id)?;
+        self.unless_removed(id, self.set_paused(&container, false))
+    }
+
     /// Sends a signal (`KILL`, `SIGKILL`, `9`) to a running container's first process; `name` as it was typed.
     ///
     /// # Errors

@@ -64,11 +64,40 @@ pub enum Error {
     /// A number beyond the last real-time signal.
     #[error("The linux daemon does not support signal {0}")]
     UnsupportedSignal(i64),
-    /// `rm` without force of a running container (full id).
+    /// `rm` without force of a running container.
     #[error(
-        "You cannot remove a running container {0}. Stop the container before attempting removal or force remove"
+        "You cannot remove a {state} container {id}. {}",
+        removal_advice(state)
     )]
-    RemoveRunning(String),
+    RemoveRunning {
+        /// Full id.
+        id: String,
+        /// `running`, `paused` or `restarting`.
+        state: &'static str,
+    },
+    /// `pause` of a container that is (full id).
+    #[error("Container {0} is already paused")]
+    AlreadyPaused(String),
+    /// `unpause` of a container that is not (full id).
+    #[error("Container {0} is not paused")]
+    NotPaused(String),
+    /// `pause` could not hold it still.
+    #[error("Cannot pause container {id}: {reason}")]
+    CannotPause {
+        /// Full id.
+        id: String,
+        /// What the monitor says.
+        reason: String,
+    },
+    /// `exec` in a paused container: nothing would ever run.
+    #[error("Container {0} is paused, unpause the container before exec")]
+    ExecPaused(String),
+    /// `start` of a paused container.
+    #[error("cannot start a paused container, try unpause instead")]
+    StartPaused,
+    /// Attaching to a paused container.
+    #[error("You cannot attach to a paused container, unpause it first")]
+    AttachPaused,
     /// Another command is using the files of this container (a commit or an export of a stopped one).
     #[error("container {0} is in use by another command")]
     Busy(String),
@@ -189,6 +218,14 @@ impl Error {
     #[must_use]
     pub fn run_exit_code(&self) -> i32 {
         exit_code_of(&self.to_string())
+    }
+}
+
+fn removal_advice(state: &str) -> &'static str {
+    if state == "paused" {
+        "Unpause and then stop the container before attempting removal or force remove"
+    } else {
+        "Stop the container before attempting removal or force remove"
     }
 }
 

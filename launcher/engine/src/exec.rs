@@ -41,6 +41,9 @@ pub(crate) fn exec(
     if !container.is_running() {
         return Err(not_running());
     }
+    if container.state.paused {
+        return Err(Error::ExecPaused(id.to_string()));
+    }
     let state = records::read_state(&engine.layout.container(id))?;
     // The descriptor keeps the number from being given to another process while it is used.
     let first = process::open(state.state.pid, state.init_start).ok_or_else(not_running)?;

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 /// How long the kernel may take to freeze everything.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Rounds of moving processes; each catches what was forked during the one before.
-const ROUNDS: usize = 16;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// Rounds of catching processes; each catches what was forked during the one before.
+pub(crate) const ROUNDS: usize = 16;
 
 /// Which interface a hierarchy has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,7 +225,7 @@ fn listed(procs: &Path) -> io::Result<BTreeSet<i32>> {
 
 /// Returns the container's processes: those in the pid namespace of its first one, and all their descendants (which may
 /// have namespaces of their own).
-fn members(init: Pid) -> io::Result<BTreeSet<i32>> {
+pub(crate) fn members(init: Pid) -> io::Result<BTreeSet<i32>> {
     let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let own = fs::read_link("/proc/self/ns/pid").ok();
     // A container that shares our pid namespace has only its descendants: the namespace is the whole machine.

@@ -33,6 +33,7 @@ mod mounts;
 mod names;
 mod open;
 mod options;
+mod pause;
 mod process;
 mod records;
 mod relay;

@@ -14,6 +14,9 @@
 //!                              ◄──       Done | Failed
 //!   Freeze                     ──►                                     (thawed when this client goes away)
 //!                              ◄──       Done | Failed
+//!   Pause | Unpause            ──►
+//!                              ◄──       Done | Failed
+//!   Keep                       ──►                                     (not removed at this end, though made with --rm)
 //! ```
 //!
 //! A frame is one byte of kind, four bytes of length (little endian) and that many bytes.
@@ -42,6 +45,9 @@ pub(crate) enum Message {
     Exit(i32),
     Done,
     Failed(String),
+    Pause,
+    Unpause,
+    Keep,
 }
 
 /// Bytes that are no message.
@@ -66,6 +72,9 @@ impl Message {
             Message::Exit(_) => 12,
             Message::Done => 13,
             Message::Failed(_) => 14,
+            Message::Pause => 15,
+            Message::Unpause => 16,
+            Message::Keep => 17,
         }
     }
 
@@ -98,6 +107,9 @@ impl Message {
             | Message::Sync
             | Message::Freeze
             | Message::StdinEnd
+            | Message::Pause
+            | Message::Unpause
+            | Message::Keep
             | Message::Done => frame(out, self.kind(), &[]),
         }
     }
@@ -147,6 +159,9 @@ impl Message {
             (12, _) => Message::Exit(number()?),
             (13, []) => Message::Done,
             (14, bytes) => Message::Failed(String::from_utf8_lossy(bytes).into_owned()),
+            (15, []) => Message::Pause,
+            (16, []) => Message::Unpause,
+            (17, []) => Message::Keep,
             _ => return Err(Malformed),
         })
     }
@@ -187,6 +202,9 @@ mod tests {
             Message::Exit(-1),
             Message::Done,
             Message::Failed("no".into()),
+            Message::Pause,
+            Message::Unpause,
+            Message::Keep,
         ]
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Stat {
     pub(crate) start: u64,
     /// It has ended, and waits to be reaped.
     pub(crate) dead: bool,
+    /// It was stopped by a signal.
+    pub(crate) stopped: bool,
 }
 
 /// Reads a process's parent and start; `None` when it is gone.
@@ -28,13 +30,16 @@ fn parse(text: &str) -> Option<Stat> {
     let (_, after) = text.rsplit_once(')')?;
     let mut fields = after.split_whitespace();
     // proc_pid_stat(5): field 3, the state, is the first here, 4 the parent, 22 the start.
-    let dead = matches!(fields.next()?, "Z" | "X");
+    let letter = fields.next()?;
+    let dead = matches!(letter, "Z" | "X");
+    let stopped = letter == "T";
     let parent = fields.next()?.parse().ok()?;
     let start = fields.nth(17)?.parse().ok()?;
     Some(Stat {
         parent,
         start,
         dead,
+        stopped,
     })
 }
 
@@ -85,6 +90,7 @@ mod tests {
                 parent: 5,
                 start: 123_456,
                 dead: false,
+                stopped: false,
             })
         );
     }

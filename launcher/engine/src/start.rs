@@ -22,6 +22,9 @@ pub(crate) fn start(
     options: StartOptions,
 ) -> Result<Option<Session>> {
     let container = engine.load(id)?;
+    if container.state.paused {
+        return Err(Error::StartPaused);
+    }
     if container.is_running() {
         return options
             .attach
@@ -94,6 +97,9 @@ pub(crate) fn attach(engine: &Engine, id: &ContainerId, streams: Streams) -> Res
     let container: Container = engine.load(id)?;
     if !container.is_running() {
         return Err(Error::AttachStopped);
+    }
+    if container.state.paused {
+        return Err(Error::AttachPaused);
     }
     let caught = catch_signals()?;
     let Some(mut channel) = engine.connect(id)? else {

@@ -102,6 +102,16 @@ impl State {
         };
     }
 
+    /// Notes that it was paused, or goes on.
+    pub(crate) fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+        self.status = if paused {
+            Status::Paused
+        } else {
+            Status::Running
+        };
+    }
+
     /// Notes the end of a run.
     pub(crate) fn end(&mut self, exit_code: i32, error: String, now: String) {
         *self = Self {

@@ -143,6 +143,51 @@ impl Engine {
             .map_err(Error::system("talk to the monitor"))
     }
 
+    /// Pauses a running container, or lets a paused one go on.
+    pub(crate) fn set_paused(&self, container: &Container, paused: bool) -> Result<()> {
+        let id = || container.id.to_string();
+        match (paused, container.state.paused) {
+            (true, _) if !container.is_running() => return Err(Error::NotRunning(id())),
+            (true, true) => return Err(Error::AlreadyPaused(id())),
+            (false, false) => return Err(Error::NotPaused(id())),
+            _ => {}
+        }
+        let Some(mut channel) = self.connect(&container.id)? else {
+            return Err(Error::NotRunning(id()));
+        };
+        channel.queue(if paused {
+            &Message::Pause
+        } else {
+            &Message::Unpause
+        });
+        let answered = channel.wait_for(Some(GRACE), |message| match message {
+            Message::Done => Some(None),
+            Message::Failed(reason) => Some(Some(reason)),
+            _ => None,
+        });
+        match answered.map_err(Error::system("talk to the monitor"))? {
+            Waited::Found(None) => Ok(()),
+            Waited::Found(Some(reason)) => Err(Error::CannotPause { id: id(), reason }),
+            Waited::Closed => Err(Error::NotRunning(id())),
+            Waited::TimedOut => Err(self.stuck(container)),
+        }
+    }
+
+    /// Tells the monitor of a container with `--rm` that somebody starts it again.
+    pub(crate) fn keep(&self, container: &Container) -> Result<()> {
+        if let Some(mut channel) = self.connect(&container.id)? {
+            channel.queue(&Message::Keep);
+            channel.queue(&Message::Sync);
+            channel
+                .wait_for(Some(GRACE), |message| match message {
+                    Message::Done | Message::Failed(_) => Some(()),
+                    _ => None,
+                })
+                .map_err(Error::system("talk to the monitor"))?;
+        }
+        Ok(())
+    }
+
     /// Waits for a container's end and returns its exit code; at once when it does not run.
     pub(crate) fn wait_container(&self, id: &ContainerId) -> Result<i32> {
         let paths = self.layout.container(id);

@@ -234,7 +234,7 @@ fn root_fuse_exec_stop_and_remove() {
     let remove = RemoveOptions::default();
     assert!(matches!(
         engine.remove(&id, remove),
-        Err(Error::RemoveRunning(_))
+        Err(Error::RemoveRunning { .. })
     ));
     let stop = StopOptions {
         timeout_seconds: Some(0),

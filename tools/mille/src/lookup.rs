@@ -46,8 +46,8 @@ const IMAGE: &[Entry] = &[
 
 /// Commands that a group has by the same name.
 const CONTAINER_SAME: &[&str] = &[
-    "attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "rename", "run",
-    "start", "stop", "wait",
+    "attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename",
+    "restart", "run", "start", "stop", "unpause", "wait",
 ];
 const IMAGE_SAME: &[&str] = &["history", "import", "load", "save", "tag"];
 

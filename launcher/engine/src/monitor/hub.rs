@@ -16,11 +16,13 @@ use crate::freeze::Frozen;
 use crate::logs::LogStream;
 use crate::logs::write::{JsonLog, Splitter};
 use crate::message::Message;
+use crate::pause::Held;
 use crate::relay::{Outlet, read_once};
 use crate::signals::Caught;
 use crate::terminal;
 
 use super::client::{Client, NO_STREAMS};
+use super::standing::Standing;
 
 /// Bytes read from the container at once: what a pipe holds.
 const READ_BYTES: usize = 64 * 1024;
@@ -64,6 +66,10 @@ pub(super) struct Hub {
     pub(super) namespaces: Option<Namespaces>,
     /// The root as it is mounted.
     pub(super) merged: PathBuf,
+    /// What is known of the container.
+    pub(super) standing: Standing,
+    /// It is started again by somebody who ends it now: not to be removed.
+    pub(super) kept: bool,
     stdin: Option<Outlet<OwnedFd>>,
     stdin_once: bool,
     /// It closes when what waits has been written.
@@ -71,7 +77,8 @@ pub(super) struct Hub {
     outputs: Vec<Output>,
     terminal: Option<OwnedFd>,
     clients: Vec<Client>,
-    frozen: Option<Frozen>,
+    /// Held still for a client, or paused.
+    held: Option<Held>,
     log_failed: bool,
 }
 
@@ -95,6 +102,7 @@ impl Hub {
         listener: UnixListener,
         caught: Caught,
         streams: Streams,
+        standing: Standing,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let mut outputs = Vec::new();
@@ -116,13 +124,15 @@ impl Hub {
             log: None,
             namespaces: None,
             merged: PathBuf::new(),
+            standing,
+            kept: false,
             stdin: streams.stdin.map(Outlet::new),
             stdin_once: streams.stdin_once,
             stdin_ending: false,
             outputs,
             terminal: streams.terminal,
             clients: Vec::new(),
-            frozen: None,
+            held: None,
             log_failed: false,
         })
     }
@@ -140,7 +150,7 @@ impl Hub {
             }
         }
         let code = self.child.wait()?.code();
-        self.frozen = None;
+        self.held = None;
         self.drain()?;
         Ok(code)
     }
@@ -275,12 +285,63 @@ impl Hub {
     }
 
     fn signal(&mut self, number: i32) {
-        self.frozen = None;
         let sent = Signal::try_from(number)
             .map_err(io::Error::from)
             .and_then(|signal| self.child.signal(signal));
         if let Err(error) = sent {
             log::warn!("send signal {number}: {error}");
+        }
+        // As docker: a signal that may end it finds it awake.
+        self.wake();
+    }
+
+    /// Lets a container go on that is held still, whoever asked for it.
+    fn wake(&mut self) {
+        self.held = None;
+        if self.standing.record.state.paused {
+            self.note_awake();
+        }
+    }
+
+    fn note_awake(&mut self) {
+        if let Err(error) = self.standing.change(|state| state.set_paused(false)) {
+            log::error!("{error}");
+        }
+    }
+
+    fn pause(&mut self) -> io::Result<()> {
+        if self.standing.record.state.paused {
+            return Err(io::Error::other("it is already paused"));
+        }
+        self.hold()?;
+        let noted = self.standing.change(|state| state.set_paused(true));
+        if noted.is_err() {
+            self.let_go();
+        }
+        noted.map_err(io::Error::other)
+    }
+
+    fn unpause(&mut self) -> io::Result<()> {
+        if !self.standing.record.state.paused {
+            return Err(io::Error::other("it is not paused"));
+        }
+        self.note_awake();
+        self.let_go();
+        Ok(())
+    }
+
+    fn hold(&mut self) -> io::Result<()> {
+        if self.held.is_none() {
+            self.held = Some(Held::new(self.child.pid())?);
+        }
+        Ok(())
+    }
+
+    /// Lets the container go on unless it is paused or a client wants it still.
+    fn let_go(&mut self) {
+        let wanted = self.clients.iter().any(|client| client.freezes);
+        if !wanted && !self.standing.record.state.paused {
+            self.held = None;
         }
     }
 
@@ -365,11 +426,17 @@ impl Hub {
             Message::StdinEnd => return self.end_stdin(),
             Message::Resize { rows, columns } => return self.resize(rows, columns),
             Message::Signal(number) => return self.signal(number),
+            Message::Keep => {
+                self.kept = true;
+                return;
+            }
             _ => {}
         }
         let answer = match message {
             Message::Sync => Some(answer(sync(&self.merged))),
             Message::Freeze => Some(answer(self.freeze(index))),
+            Message::Pause => Some(answer(self.pause())),
+            Message::Unpause => Some(answer(self.unpause())),
             _ => None,
         };
         let Some(client) = self.clients.get_mut(index) else {
@@ -391,8 +458,9 @@ impl Hub {
     }
 
     fn freeze(&mut self, index: usize) -> io::Result<()> {
-        if self.frozen.is_none() {
-            self.frozen = Some(Frozen::new(self.child.pid())?);
+        // Not by signals: those can be seen inside.
+        if self.held.is_none() {
+            self.held = Some(Held::Frozen(Frozen::new(self.child.pid())?));
         }
         if let Some(client) = self.clients.get_mut(index) {
             client.freezes = true;
@@ -436,9 +504,7 @@ impl Hub {
             .iter()
             .any(|client| client.gone && client.streams.stdin);
         self.clients.retain(|client| !client.gone);
-        if !self.clients.iter().any(|client| client.freezes) {
-            self.frozen = None;
-        }
+        self.let_go();
         if stdin_gone {
             self.end_stdin();
         }

@@ -14,6 +14,7 @@ pub(crate) mod descriptors;
 mod hub;
 mod process;
 mod report;
+mod standing;
 
 pub(crate) use process::{Job, detach};
 pub(crate) use report::{Outcome, Reporter, receive};

@@ -32,6 +32,7 @@ use crate::{fuse_device, hosts, launch, removal, sys};
 
 use super::hub::{Hub, Streams};
 use super::report::{Outcome, Reporter};
+use super::standing::Standing;
 
 /// How long a monitor waits for the one before it to let go of the container.
 const HANDOVER: Duration = Duration::from_secs(3);
@@ -102,12 +103,11 @@ impl Job {
             nested,
         };
         let mut before = records::read_state(paths).unwrap_or_default();
-        let mut state = before.clone();
-        match life.start(&mut state, attached) {
+        match life.start(before.clone(), attached) {
             Ok((mut hub, mounted)) => {
                 reporter.send(&Outcome::Running);
                 let result = hub.run();
-                life.finish(&mut state, &mut hub, mounted, result, lock);
+                life.finish(&mut hub, mounted, result, lock);
                 0
             }
             Err(error) => {
@@ -165,7 +165,7 @@ impl Life<'_> {
     /// Brings the container up to its running command.
     fn start(
         &mut self,
-        state: &mut StateRecord,
+        mut state: StateRecord,
         attached: Option<(OwnedFd, Wanted)>,
     ) -> Result<(Hub, Mounted)> {
         let listener = self.listen()?;
@@ -174,7 +174,7 @@ impl Life<'_> {
         launch::make_bind_sources(self.container)?;
         let namespaces = self.namespaces()?;
         let (prepared, mut streams) = self.prepare()?;
-        self.note_running(state, &prepared)?;
+        self.note_running(&mut state, &prepared)?;
         // From here on SIGTERM is read by the loop; before, it simply ends this process and all that is in the making.
         let caught = Caught::new(&[Signal::SIGTERM]).map_err(Error::system("catch signals"))?;
         let child = prepared.start().map_err(|error| Error::Start {
@@ -187,7 +187,8 @@ impl Life<'_> {
             log::warn!("set undumpable: {errno}");
         }
         streams.stdin_once = self.container.config.stdin_once;
-        let mut hub = Hub::new(child, listener, caught, streams)
+        let standing = Standing::new(self.paths.clone(), state);
+        let mut hub = Hub::new(child, listener, caught, streams, standing)
             .map_err(Error::system("prepare the streams"))?;
         hub.log = rotation(&self.container.host_config.log_config)?
             .map(|rotation| JsonLog::open(&self.paths.log(), rotation))
@@ -301,14 +302,7 @@ impl Life<'_> {
     }
 
     /// Takes the container down after its end.
-    fn finish(
-        &mut self,
-        state: &mut StateRecord,
-        hub: &mut Hub,
-        mounted: Mounted,
-        result: io::Result<i32>,
-        lock: Lock,
-    ) {
+    fn finish(&mut self, hub: &mut Hub, mounted: Mounted, result: io::Result<i32>, lock: Lock) {
         let (code, text) = match result {
             Ok(code) => (code, String::new()),
             Err(error) => {
@@ -317,8 +311,9 @@ impl Life<'_> {
             }
         };
         self.unmount(mounted);
+        let state = &mut hub.standing.record;
         state.state.end(code, text, records::now());
-        self.settle(state, lock);
+        self.settle(state, hub.kept, lock);
         hub.farewell(code);
     }
 
@@ -331,7 +326,7 @@ impl Life<'_> {
             _ => exit_code_of(&text),
         };
         state.state.fail(exit_code, text);
-        self.settle(state, lock);
+        self.settle(state, false, lock);
     }
 
     fn unmount(&self, mounted: Mounted) {
@@ -342,9 +337,9 @@ impl Life<'_> {
     }
 
     /// Writes the last state, or removes the container; lets go of it.
-    fn settle(&self, state: &mut StateRecord, lock: Lock) {
+    fn settle(&self, state: &mut StateRecord, kept: bool, lock: Lock) {
         state.monitor = 0;
-        if self.container.host_config.auto_remove {
+        if self.container.host_config.auto_remove && !kept {
             note(removal::remove(self.layout, &self.container.id, lock));
         } else {
             note(records::write_state(self.paths, state));

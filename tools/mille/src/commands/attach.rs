@@ -51,6 +51,9 @@ fn attach(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
             "You cannot attach to a stopped container, start it first",
         ));
     }
+    if found.state.paused {
+        return Err(Failure::plain(mille_engine::Error::AttachPaused));
+    }
     let streams = Streams {
         stdin: !is_on(matches, "no-stdin") && found.config.open_stdin,
         stdout: true,

@@ -17,8 +17,10 @@ mod kill;
 mod load;
 mod logs;
 mod mount;
+mod pause;
 pub(crate) mod ps;
 mod rename;
+mod restart;
 pub(crate) mod rm;
 pub(crate) mod rmi;
 mod run;
@@ -27,6 +29,7 @@ mod start;
 mod stop;
 mod tag;
 mod umount;
+mod unpause;
 mod version;
 mod wait;
 
@@ -94,7 +97,10 @@ pub(crate) const GROUPS: &[(&str, &[&Verb])] = &[
             &ps::VERB,
             &logs::VERB,
             &stop::VERB,
+            &restart::VERB,
             &kill::VERB,
+            &pause::VERB,
+            &unpause::VERB,
             &wait::VERB,
             &rename::VERB,
             &rm::VERB,

@@ -23,7 +23,8 @@ pub(crate) const VERB: Verb = Verb {
     run: stop,
 };
 
-fn add_flags(command: Command) -> Command {
+/// The flags that say how a container is stopped.
+pub(super) fn add_flags(command: Command) -> Command {
     command
         .arg(value(
             "signal",
@@ -42,18 +43,23 @@ fn add_flags(command: Command) -> Command {
         )
 }
 
-fn stop(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+/// How a container is to be stopped.
+pub(super) fn options(verb: &'static Verb, matches: &ArgMatches) -> Result<StopOptions, Failure> {
     let seconds = match text(matches, "timeout") {
         None => None,
         Some(text) => {
             let number = text.parse();
-            Some(number.map_err(|_| invalid(&VERB, "timeout", text, &go_error("ParseInt", text)))?)
+            Some(number.map_err(|_| invalid(verb, "timeout", text, &go_error("ParseInt", text)))?)
         }
     };
-    let options = StopOptions {
+    Ok(StopOptions {
         signal: text(matches, "signal").map(str::to_owned),
         timeout_seconds: seconds,
-    };
+    })
+}
+
+fn stop(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let options = options(&VERB, matches)?;
     let engine = context.records()?;
     each(&words(matches), |name| {
         Ok(engine.stop(&engine.find(name)?.id, &options)?)
