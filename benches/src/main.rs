@@ -5,6 +5,7 @@
 //! the raw samples are written to `benches/runs/` with the kernel and the CPU they come from.
 
 mod archive;
+mod cache;
 mod memory;
 mod rounds;
 mod startup;
@@ -28,7 +29,7 @@ fn main() -> Result<()> {
             "--rounds" => rounds = args.next().context("--rounds needs a number")?.parse()?,
             "--save" => save = Some(PathBuf::from(args.next().context("--save needs a file")?)),
             flag if flag.starts_with('-') => bail!(
-                "unknown flag {flag}; usage: mille-benches [--rounds N] [--save FILE] [startup|archive|memory]…"
+                "unknown flag {flag}; usage: mille-benches [--rounds N] [--save FILE] [startup|archive|memory|cache]…"
             ),
             name => wanted.push(name.to_string()),
         }
@@ -45,6 +46,9 @@ fn main() -> Result<()> {
     }
     if is_wanted("memory") {
         memory::report(&place)?;
+    }
+    if is_wanted("cache") {
+        cache::report(&place)?;
     }
     if let Some(file) = save {
         rounds::save(&file, &results)?;

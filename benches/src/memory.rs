@@ -18,15 +18,18 @@ pub fn report(place: &Place) -> Result<()> {
         let (_, rest) = stat.rsplit_once(") ").context("stat")?;
         monitor = rest.split(' ').nth(1).context("ppid")?.parse()?;
     }
-    let status = std::fs::read_to_string(format!("/proc/{monitor}/status"))?;
     println!("monitor, idle");
     for field in ["VmRSS", "RssAnon", "RssFile", "Threads"] {
-        let line = status
-            .lines()
-            .find(|line| line.starts_with(field))
-            .unwrap_or_default();
+        let line = line_of(&format!("/proc/{monitor}/status"), field)?;
         println!("  {}", line.replace('\t', " "));
     }
     place.shell("$bin/mille rm -f idle")?;
     Ok(())
+}
+
+/// The line of a file of /proc that begins with a field's name; empty where there is none.
+pub(crate) fn line_of(file: &str, field: &str) -> Result<String> {
+    let text = std::fs::read_to_string(file)?;
+    let line = text.lines().find(|line| line.starts_with(field));
+    Ok(line.unwrap_or_default().to_owned())
 }
