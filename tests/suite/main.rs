@@ -24,4 +24,5 @@ mod server;
 mod sudden;
 mod system_calls;
 mod tidy;
+mod volumes;
 mod walkthrough;

@@ -4,6 +4,7 @@ use mille_store::config::ContainerConfig;
 use mille_store::{DiffId, ImageId};
 use serde::{Deserialize, Serialize};
 
+use crate::container_mounts::ContainerMount;
 use crate::host_config::HostConfig;
 use crate::ids::ContainerId;
 use crate::options::HOST_BASE;
@@ -44,6 +45,8 @@ pub struct Container {
     pub config: ContainerConfig,
     /// What the host gives it.
     pub host_config: HostConfig,
+    /// What is mounted in it beside the engine's own files and `--tmpfs`.
+    pub mounts: Vec<ContainerMount>,
     /// Where it stands.
     pub state: State,
     /// How often it was restarted by its policy.
@@ -98,6 +101,7 @@ pub(crate) mod tests {
                 network_mode: "none".into(),
                 ..HostConfig::default()
             },
+            mounts: Vec::new(),
             state: State::default(),
             restart_count: 0,
         }

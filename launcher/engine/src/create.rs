@@ -13,11 +13,12 @@ use crate::error::{Error, Result};
 use crate::ids::ContainerId;
 use crate::layout::ContainerPaths;
 use crate::lock::Lock;
-use crate::options::{CreateOptions, HOST_BASE};
+use crate::options::{CreateOptions, HOST_BASE, RemoveOptions};
 use crate::records::{self, Record};
+use crate::removal::Volumes;
 use crate::rootfs::Writable;
 use crate::state::State;
-use crate::{files, init_layer, launch, names, removal, workdir};
+use crate::{container_mounts, files, init_layer, launch, names, removal, volumes, workdir};
 
 /// The label by which an image says that it stands on the machine's own root.
 pub(crate) const BASE_LABEL: &str = "io.mille.base";
@@ -51,17 +52,20 @@ pub(crate) fn create(engine: &Engine, options: CreateOptions) -> Result<Containe
     let _store = engine.store.lock_shared()?;
     let base = base(engine, &options.image)?;
     let id = ContainerId::random()?;
-    let container = assemble(&id, base, &options)?;
-    launch::check(&container, &engine.layout.container(&id))?;
+    let mut container = assemble(&id, base, &options)?;
+    container.mounts = container_mounts::choose(&engine.layout, &container)?;
+    launch::check(&engine.layout, &container)?;
     init_layer::ensure(&engine.layout, engine.dialect())?;
     if container.on_host {
         init_layer::ensure_host_mask(&engine.layout, engine.dialect())?;
     }
     let staged = engine.layout.staged(&id);
     let _lock = removal::stage(&engine.layout, &id)?;
+    let mounts = container.mounts.clone();
     let made = furnish(engine, &staged, container, name);
     if made.is_err()
-        && let Err(error) = files::remove_tree(&staged.directory)
+        && let Err(error) = volumes::remove_anonymous(&engine.layout, &mounts)
+            .and_then(|()| files::remove_tree(&staged.directory))
     {
         log::warn!("remove what was made of container {id}: {error}");
     }
@@ -120,6 +124,7 @@ fn assemble(id: &ContainerId, base: Base, options: &CreateOptions) -> Result<Con
         args,
         config,
         host_config: options.host_config.clone(),
+        mounts: Vec::new(),
         state: State::default(),
         restart_count: 0,
     };
@@ -178,7 +183,9 @@ fn furnish(
         None => names::claim_random(&engine.layout, &id)?,
     };
     container.name.clone_from(&name);
-    let appeared = records::write(staged, &Record::of(container)).and_then(|()| {
+    // The record first: by it what a killed command made of the volumes is found.
+    let appeared = records::write(staged, &Record::of(container.clone())).and_then(|()| {
+        let _volumes = volumes::prepare(engine, &container)?;
         let directory = engine.layout.container(&id).directory;
         fs::rename(&staged.directory, &directory)
             .map_err(Error::io("rename into place", &directory))
@@ -221,13 +228,13 @@ pub(crate) fn rename(engine: &Engine, id: &ContainerId, new_name: &str) -> Resul
 const TRY: Duration = Duration::from_millis(50);
 
 /// Removes a container, killing it first where that is asked for.
-pub(crate) fn remove(engine: &Engine, id: &ContainerId, force: bool) -> Result<()> {
+pub(crate) fn remove(engine: &Engine, id: &ContainerId, options: RemoveOptions) -> Result<()> {
     let paths = engine.layout.container(id);
     let mut container = engine.load(id)?;
     let deadline = Instant::now() + crate::stop::GRACE;
     loop {
         if container.is_running() {
-            if !force {
+            if !options.force {
                 return Err(Error::RemoveRunning {
                     id: id.to_string(),
                     state: container.state.status.as_str(),
@@ -236,7 +243,14 @@ pub(crate) fn remove(engine: &Engine, id: &ContainerId, force: bool) -> Result<(
             engine.kill_and_wait(&container)?;
         }
         match Lock::take_within(&paths.lock(), TRY) {
-            Ok(Some(lock)) => return removal::remove(&engine.layout, id, lock),
+            Ok(Some(lock)) => {
+                let volumes = if options.volumes {
+                    Volumes::Anonymous
+                } else {
+                    Volumes::None
+                };
+                return removal::remove(&engine.layout, id, volumes, lock);
+            }
             // Its own `--rm`, or somebody else, was quicker: the lock is held, or went with the directory.
             Ok(None) | Err(_) if !paths.record().exists() => return Ok(()),
             Ok(None) if Instant::now() >= deadline => {

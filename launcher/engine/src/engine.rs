@@ -219,7 +219,7 @@ impl Engine {
     /// # Errors
     /// [`Error::RemoveRunning`] unless forced.
     pub fn remove(&self, id: &ContainerId, options: RemoveOptions) -> Result<()> {
-        create::remove(self, id, options.force)
+        create::remove(self, id, options)
     }
 
     /// Gives a container another name.

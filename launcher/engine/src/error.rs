@@ -133,6 +133,17 @@ pub enum Error {
     /// Only root and the owner of an `@host` container's machine can use it; or `save`/`export` would lose its base.
     #[error("{0}")]
     HostBase(String),
+    /// No volume has this name.
+    #[error("get {0}: no such volume")]
+    NoSuchVolume(String),
+    /// Containers have this volume (their full ids).
+    #[error("remove {name}: volume is in use - [{}]", users.join(", "))]
+    VolumeInUse {
+        /// The volume.
+        name: String,
+        /// Full ids.
+        users: Vec<String>,
+    },
     /// The run-time directory cannot be trusted.
     #[error("{path}: {reason}")]
     RunDirectory {

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::mount_spec::MountSpec;
+
 /// The host's side of a container's configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct HostConfig {
-    /// Bind mounts, `/host:/container[:ro|rw]`; both absolute.
+    /// Bind mounts and named volumes, `/host:/container[:mode]` and `name:/container[:mode]`.
     pub binds: Option<Vec<String>>,
     /// The file `--cidfile` named; only shown.
     #[serde(rename = "ContainerIDFile")]
@@ -29,7 +31,7 @@ pub struct HostConfig {
     pub auto_remove: bool,
     /// Only shown.
     pub volume_driver: String,
-    /// Only shown.
+    /// Other containers whose mounts this one has too, `NAME[:ro|rw]`.
     pub volumes_from: Option<Vec<String>>,
     /// Capabilities beyond the default set, with or without `CAP_`, any case; `ALL`.
     pub cap_add: Option<Vec<String>>,
@@ -87,6 +89,9 @@ pub struct HostConfig {
     /// Limits and devices; only shown for now.
     #[serde(flatten)]
     pub resources: Resources,
+    /// Mounts in the form of `--mount`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountSpec>,
     /// Paths hidden inside; `None` takes the default list.
     pub masked_paths: Option<Vec<String>>,
     /// Paths made read-only inside; `None` takes the default list.
@@ -234,6 +239,7 @@ impl Default for HostConfig {
                 oom_kill_disable: Some(false),
                 ..Resources::default()
             },
+            mounts: Vec::new(),
             masked_paths: Some(strings(&DEFAULT_MASKED_PATHS)),
             readonly_paths: Some(strings(&DEFAULT_READONLY_PATHS)),
         }

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use mille_store::config::ContainerConfig;
 
 use crate::container::Container;
+use crate::container_mounts::MountPoint;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::host_config::HostConfig;
-use crate::launch::Bind;
 use crate::state::{NEVER, State};
 use crate::{changes, exec_records};
 
@@ -66,21 +66,6 @@ pub struct GraphData {
     pub merged_dir: String,
     pub upper_dir: String,
     pub work_dir: String,
-}
-
-/// A mount of the host's into the container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "PascalCase")]
-#[allow(missing_docs, reason = "docker's own keys; their meaning is docker's")]
-pub struct MountPoint {
-    #[serde(rename = "Type")]
-    pub kind: &'static str,
-    pub source: String,
-    pub destination: String,
-    pub mode: String,
-    #[serde(rename = "RW")]
-    pub rw: bool,
-    pub propagation: &'static str,
 }
 
 /// Collects what inspect shows of a container.
@@ -141,26 +126,14 @@ pub(crate) fn inspect(engine: &Engine, container: &Container, sizes: bool) -> Re
         },
         size_rw: sizes.map(|sizes| sizes.read_write_bytes),
         size_root_fs: sizes.map(|sizes| sizes.root_fs_bytes),
-        mounts: mount_points(container)?,
+        mounts: container
+            .mounts
+            .iter()
+            .map(|mount| mount.point.clone())
+            .collect(),
         config: container.config.clone(),
         network_settings: network_settings(&container.host_config.network_mode),
     })
-}
-
-fn mount_points(container: &Container) -> Result<Vec<MountPoint>> {
-    let binds = container.host_config.binds.iter().flatten();
-    let points = binds.map(|bind| {
-        let bind = Bind::parse(bind)?;
-        Ok(MountPoint {
-            kind: "bind",
-            source: bind.source.to_string_lossy().into_owned(),
-            destination: bind.target.to_string_lossy().into_owned(),
-            mode: bind.mode,
-            rw: !bind.readonly,
-            propagation: "rprivate",
-        })
-    });
-    points.collect()
 }
 
 /// Returns `NetworkSettings` for a container of the host's network or of none.

@@ -11,7 +11,7 @@ use mille_sandbox::{
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::hosts;
-use crate::layout::ContainerPaths;
+use crate::layout::Layout;
 use crate::options::ExecOptions;
 use crate::security::Security;
 
@@ -22,25 +22,23 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 ///
 /// # Errors
 /// An option that does not parse; they were checked at creation, so only a record made by another version can fail.
-pub(crate) fn spec(container: &Container, paths: &ContainerPaths, nested: bool) -> Result<Spec> {
-    let (mut spec, security) = unfiltered(container, paths, nested)?;
+pub(crate) fn spec(layout: &Layout, container: &Container, nested: bool) -> Result<Spec> {
+    let (mut spec, security) = unfiltered(layout, container, nested)?;
+    spec.mounts = mounts(layout, container)?;
     spec.seccomp = security.filter(spec.capabilities, spec.privileged);
     Ok(spec)
 }
 
-/// The spec without its seccomp filter, which takes as long to compile as all else here.
-fn unfiltered(
-    container: &Container,
-    paths: &ContainerPaths,
-    nested: bool,
-) -> Result<(Spec, Security)> {
+/// The spec without its seccomp filter, which takes as long to compile as all else here, and without its mounts, whose
+/// volumes may not be there yet.
+fn unfiltered(layout: &Layout, container: &Container, nested: bool) -> Result<(Spec, Security)> {
     let host = &container.host_config;
     let config = &container.config;
     let args = std::iter::once(&container.path)
         .chain(&container.args)
         .map(OsString::from)
         .collect();
-    let mut spec = Spec::new(paths.merged(), args);
+    let mut spec = Spec::new(layout.container(&container.id).merged(), args);
     spec.readonly_rootfs = host.readonly_rootfs;
     spec.env = environment(container);
     spec.cwd = PathBuf::from(&config.working_dir);
@@ -56,7 +54,6 @@ fn unfiltered(
     spec.window = (rows > 0 && columns > 0).then_some(WindowSize { rows, columns });
     spec.user_namespace = nested.then_some(IdMaps::Identity);
     spec.network = network(&host.network_mode)?;
-    spec.mounts = mounts(container, paths)?;
     if let Some(masked) = &host.masked_paths
         && masked.len() != crate::DEFAULT_MASKED_PATHS.len()
     {
@@ -183,7 +180,8 @@ fn shared(container: &Container) -> Result<SharedNamespaces> {
 }
 
 /// The engine's own files, then what the user binds, then temporary file systems; parents before what lies in them.
-fn mounts(container: &Container, paths: &ContainerPaths) -> Result<Vec<Mount>> {
+fn mounts(layout: &Layout, container: &Container) -> Result<Vec<Mount>> {
+    let paths = layout.container(&container.id);
     let readonly = MountOptions {
         readonly: container.host_config.readonly_rootfs,
         ..MountOptions::default()
@@ -198,8 +196,8 @@ fn mounts(container: &Container, paths: &ContainerPaths) -> Result<Vec<Mount>> {
         options: readonly,
     });
     let mut theirs = Vec::new();
-    for bind in container.host_config.binds.iter().flatten() {
-        theirs.push(Bind::parse(bind)?.mount());
+    for mount in &container.mounts {
+        theirs.push(mount.sandboxed(layout)?);
     }
     for (target, options) in &container.host_config.tmpfs {
         theirs.push(tmpfs(target, options)?);
@@ -211,91 +209,6 @@ fn mounts(container: &Container, paths: &ContainerPaths) -> Result<Vec<Mount>> {
         .collect();
     all.append(&mut theirs);
     Ok(all)
-}
-
-/// Makes the directories that `-v` names and the host lacks, root's and 0755, as docker does.
-pub(crate) fn make_bind_sources(container: &Container) -> Result<()> {
-    for bind in container.host_config.binds.iter().flatten() {
-        let bind = Bind::parse(bind)?;
-        if !bind.source.exists() {
-            std::fs::create_dir_all(&bind.source)
-                .map_err(Error::io("create directory", &bind.source))?;
-        }
-    }
-    Ok(())
-}
-
-/// A bind mount as `-v` has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bind {
-    pub(crate) source: PathBuf,
-    pub(crate) target: PathBuf,
-    pub(crate) mode: String,
-    pub(crate) readonly: bool,
-}
-
-impl Bind {
-    /// Parses `/host:/container[:mode]`.
-    ///
-    /// # Errors
-    /// Docker's texts.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        let invalid = |reason: String| Err(Error::Invalid(reason));
-        let parts: Vec<_> = text.split(':').collect();
-        let (source, target, mode) = match parts.as_slice() {
-            [source, target] => (*source, *target, ""),
-            [source, target, mode] => (*source, *target, *mode),
-            _ => return invalid(format!("invalid volume specification: '{text}'")),
-        };
-        let in_spec = |reason: &str| {
-            Err(Error::Invalid(format!(
-                "invalid volume specification: '{text}': invalid mount config for type \"bind\": {reason}"
-            )))
-        };
-        if !source.starts_with('/') {
-            return invalid(format!(
-                "create {source}: \"{source}\" includes invalid characters for a local volume name, only \
-                 \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-            ));
-        }
-        if !target.starts_with('/') {
-            return in_spec(&format!(
-                "invalid mount path: '{target}' mount path must be absolute"
-            ));
-        }
-        if target.trim_matches('/').is_empty() {
-            return in_spec("invalid specification: destination can't be '/'");
-        }
-        let readonly = match mode {
-            "" | "rw" => false,
-            "ro" => true,
-            other => return invalid(format!("invalid mode: {other}")),
-        };
-        let (source, target) = (PathBuf::from(source), PathBuf::from(target));
-        Ok(Self {
-            source,
-            target,
-            mode: mode.to_owned(),
-            readonly,
-        })
-    }
-
-    fn mount(self) -> Mount {
-        let kind = MountKind::Bind {
-            source: self.source,
-            recursive: true,
-            propagation: Propagation::Private,
-        };
-        let options = MountOptions {
-            readonly: self.readonly,
-            ..MountOptions::default()
-        };
-        Mount {
-            target: self.target,
-            kind,
-            options,
-        }
-    }
 }
 
 /// Parses one `--tmpfs` entry: docker's defaults are rw, noexec, nosuid, nodev.
@@ -407,7 +320,7 @@ fn rlimits(container: &Container) -> Vec<Rlimit> {
 }
 
 /// Checks everything [`spec`] will need, before a container is made of it.
-pub(crate) fn check(container: &Container, paths: &ContainerPaths) -> Result<()> {
+pub(crate) fn check(layout: &Layout, container: &Container) -> Result<()> {
     let directory = &container.config.working_dir;
     if !directory.is_empty() && !directory.starts_with('/') {
         return Err(Error::RelativeWorkdir(directory.clone()));
@@ -415,18 +328,11 @@ pub(crate) fn check(container: &Container, paths: &ContainerPaths) -> Result<()>
     if !container.config.stop_signal.is_empty() {
         crate::signals::parse(&container.config.stop_signal)?;
     }
-    unfiltered(container, paths, false)?;
-    crate::logs::write::rotation(&container.host_config.log_config)?;
-    let mut seen = std::collections::BTreeSet::new();
-    for bind in container.host_config.binds.iter().flatten() {
-        let bind = Bind::parse(bind)?;
-        if !seen.insert(bind.target.clone()) {
-            return Err(Error::Invalid(format!(
-                "Duplicate mount point: {}",
-                bind.target.display()
-            )));
-        }
+    unfiltered(layout, container, false)?;
+    for (target, options) in &container.host_config.tmpfs {
+        tmpfs(target, options)?;
     }
+    crate::logs::write::rotation(&container.host_config.log_config)?;
     Ok(())
 }
 
@@ -448,27 +354,6 @@ mod tests {
         ]);
         let want = ["PATH=/only", "HOSTNAME=h", "TERM=xterm", "A=2", "B=x y"];
         assert_eq!(environment(&container), want);
-    }
-
-    #[test]
-    fn binds_are_parsed_with_dockers_words() {
-        assert!(Bind::parse("/a:/b:ro").unwrap().readonly);
-        for (text, want) in [
-            ("a:b:c:d", "invalid volume specification: 'a:b:c:d'"),
-            ("/tmp:/x:frob", "invalid mode: frob"),
-            (
-                "/tmp:x",
-                "invalid volume specification: '/tmp:x': invalid mount config for type \"bind\": invalid mount path: \
-                 'x' mount path must be absolute",
-            ),
-            (
-                "/tmp:/",
-                "invalid volume specification: '/tmp:/': invalid mount config for type \"bind\": invalid \
-                 specification: destination can't be '/'",
-            ),
-        ] {
-            assert_eq!(Bind::parse(text).unwrap_err().to_string(), want);
-        }
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Layout {
         self.run.join("mounts")
     }
 
+    /// One directory per volume.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
     /// The layer with mount points and stubs that all containers have between image and upper.
     pub(crate) fn init_layer(&self) -> PathBuf {
         self.root.join("init-layer")

@@ -9,6 +9,7 @@ mod changes;
 mod channel;
 mod commit;
 mod container;
+mod container_mounts;
 mod create;
 mod engine;
 mod error;
@@ -29,6 +30,7 @@ mod lock;
 mod logs;
 mod message;
 mod monitor;
+mod mount_spec;
 mod mounts;
 mod names;
 mod open;
@@ -49,10 +51,12 @@ mod state;
 mod stop;
 mod sys;
 mod terminal;
+mod volumes;
 mod words;
 mod workdir;
 
 pub use container::{Container, Ground};
+pub use container_mounts::{ContainerMount, MountPoint, MountType};
 pub use engine::{Difference, DifferenceKind, Engine, Mode, Sizes};
 pub use error::{Error, Result};
 pub use host_config::{
@@ -60,11 +64,12 @@ pub use host_config::{
     Resources, RestartPolicy, Ulimit,
 };
 pub use ids::ContainerId;
-pub use inspect::{GraphData, GraphDriver, Inspect, MountPoint};
+pub use inspect::{GraphData, GraphDriver, Inspect};
 pub use logs::{LogLine, LogStream};
 /// What this machine offers, tried out: for `doctor`.
 pub use mille_sandbox::{host, outer};
 pub use mille_store::Removed;
+pub use mount_spec::{BindOptions, DriverConfig, MountSpec, TmpfsOptions, VolumeMountOptions};
 pub use options::{
     Access, ClientIo, CommitOptions, CreateOptions, DEFAULT_DETACH_KEYS, Ended, EngineOptions,
     ExecOptions, HOST_BASE, LogOptions, MountSource, RemoveImageOptions, RemoveOptions,
@@ -73,3 +78,4 @@ pub use options::{
 pub use session::Session;
 pub use state::{NEVER, State, Status};
 pub use terminal::terminal_size;
+pub use volumes::{PrunedVolumes, Volume, VolumeOptions};

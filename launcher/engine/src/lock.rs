@@ -94,6 +94,29 @@ impl Lock {
         }
     }
 
+    /// Takes the lock of a file that exists, however long somebody else holds it. `None` when the file is not there, or no
+    /// longer when it is our turn.
+    pub(crate) fn wait_existing(path: &Path) -> Result<Option<Self>> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open", path)(error)),
+        };
+        loop {
+            match fcntl(&file, FcntlArg::F_OFD_SETLKW(&whole_file(libc::F_WRLCK))) {
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::io("lock", path)(errno.into())),
+            }
+        }
+        let lock = Self { file };
+        // Removed, or moved out of the way to be removed, while we waited: what is there now is another file.
+        let ours = lock.file.metadata().map_err(Error::io("stat", path))?;
+        let is_here = std::fs::metadata(path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
+        Ok(is_here.then_some(lock))
+    }
+
     /// Returns whether somebody holds the lock; a missing file is not locked.
     pub(crate) fn is_held(path: &Path) -> Result<bool> {
         let file = match File::open(path) {

@@ -116,7 +116,7 @@ pub struct StopOptions {
 pub struct RemoveOptions {
     /// Kill it first if it runs.
     pub force: bool,
-    /// Remove its anonymous volumes too (containers have none yet).
+    /// Remove its anonymous volumes too, unless another container has them.
     pub volumes: bool,
 }
 

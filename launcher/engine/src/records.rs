@@ -15,6 +15,7 @@ use mille_store::config::ContainerConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::container::{Container, Ground};
+use crate::container_mounts::ContainerMount;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::host_config::HostConfig;
@@ -44,6 +45,8 @@ pub(crate) struct Record {
     pub(crate) args: Vec<String>,
     pub(crate) config: ContainerConfig,
     pub(crate) host_config: HostConfig,
+    /// Chosen at creation; see [`crate::container_mounts`].
+    pub(crate) mounts: Vec<ContainerMount>,
 }
 
 impl Record {
@@ -62,6 +65,7 @@ impl Record {
             args: container.args,
             config: container.config,
             host_config: container.host_config,
+            mounts: container.mounts,
         }
     }
 
@@ -79,6 +83,7 @@ impl Record {
             args: self.args,
             config: self.config,
             host_config: self.host_config,
+            mounts: self.mounts,
             state,
             restart_count: 0,
         }
@@ -286,6 +291,7 @@ mod tests {
             args: Vec::new(),
             config: ContainerConfig::default(),
             host_config: HostConfig::default(),
+            mounts: Vec::new(),
         }
     }
 

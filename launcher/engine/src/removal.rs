@@ -14,8 +14,8 @@ use crate::files::{self, tolerate_missing};
 use crate::ids::ContainerId;
 use crate::layout::{ContainerPaths, Layout};
 use crate::lock::Lock;
-use crate::records::{self, KILLED, MONITOR_DIED};
-use crate::{freeze, names, process};
+use crate::records::{self, KILLED, MONITOR_DIED, Record};
+use crate::{freeze, names, process, volumes};
 
 /// Mounts stacked on one directory that are taken away at most.
 const MAX_STACKED: usize = 16;
@@ -37,13 +37,37 @@ pub(crate) fn unmount_all(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Which volumes go with a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Volumes {
+    /// None.
+    None,
+    /// Those that were made for it.
+    Anonymous,
+}
+
+/// Says in a container that is being removed that its volumes stay.
+const KEEP_VOLUMES: &str = "keep-volumes";
+
 /// Removes a container. The lock goes with the directory.
 ///
 /// One rename takes the container away as a whole; what is killed later is cleared by the next command.
-pub(crate) fn remove(layout: &Layout, id: &ContainerId, lock: Lock) -> Result<()> {
+pub(crate) fn remove(
+    layout: &Layout,
+    id: &ContainerId,
+    volumes: Volumes,
+    lock: Lock,
+) -> Result<()> {
     let paths = layout.container(id);
-    let name = records::read(layout, id)?.map(|record| record.name);
+    let record = records::read(layout, id)?;
+    let has_volumes = record
+        .as_ref()
+        .is_some_and(|record| record.mounts.iter().any(|mount| mount.anonymous));
+    let name = record.map(|record| record.name);
     let staged = layout.staged(id);
+    if has_volumes && volumes == Volumes::None {
+        files::write(&paths.directory.join(KEEP_VOLUMES), b"", 0o600)?;
+    }
     match fs::rename(&paths.directory, &staged.directory) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -53,9 +77,27 @@ pub(crate) fn remove(layout: &Layout, id: &ContainerId, lock: Lock) -> Result<()
         names::release(layout, &name, id)?;
     }
     remove_run_directory(&paths)?;
+    if has_volumes {
+        remove_volumes(layout, &staged)?;
+    }
     remove_staged(&staged)?;
     drop(lock);
     Ok(())
+}
+
+/// Removes the volumes that were made for a container in staging, whether it was on its way in or out.
+fn remove_volumes(layout: &Layout, staged: &ContainerPaths) -> Result<()> {
+    if staged.directory.join(KEEP_VOLUMES).exists() {
+        return Ok(());
+    }
+    match files::read_json::<Record>(&staged.record()) {
+        Ok(Some(record)) => volumes::remove_anonymous(layout, &record.mounts),
+        Ok(None) => Ok(()),
+        Err(error) => {
+            log::warn!("{error}: its volumes are left");
+            Ok(())
+        }
+    }
 }
 
 /// How often making a container's directory is begun anew: a sweep can get hold of the lock file in the instant between
@@ -88,6 +130,7 @@ fn clear_staged(layout: &Layout, id: &ContainerId) -> Result<bool> {
         // Held until all is gone: the maker of a container has made its lock file but not locked it yet, perhaps.
         let held = Lock::try_take_existing(&lock)?;
         if held.is_some() {
+            remove_volumes(layout, &staged)?;
             remove_staged(&staged)?;
             tolerate_missing(fs::remove_file(&first)).map_err(Error::io("remove", &first))?;
             return Ok(true);
@@ -248,7 +291,7 @@ pub(crate) fn clear(layout: &Layout, id: &ContainerId, options: SweepOptions) ->
         records::write_state(&paths, &state)?;
     }
     match (auto_remove, options.privileged) {
-        (true, true) => remove(layout, id, lock),
+        (true, true) => remove(layout, id, Volumes::Anonymous, lock),
         // A later command that may remove everything will: it finds the run-time directory.
         (true, false) => Ok(()),
         (false, _) => remove_run_directory(&paths),

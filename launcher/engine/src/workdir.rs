@@ -55,7 +55,7 @@ fn is_there(view: &View, path: &Path) -> Result<bool> {
 }
 
 /// The path from the root without `.` and `..`, by its letters alone, as docker cleans it.
-fn clean(typed: &Path) -> PathBuf {
+pub(crate) fn clean(typed: &Path) -> PathBuf {
     let mut path = PathBuf::from("/");
     for component in typed.components() {
         match component {

@@ -31,6 +31,8 @@ pub enum Nodes {
 pub enum Step {
     /// Makes the cgroup namespace, whose root is the group the process is in by now.
     CgroupNamespace,
+    /// Clones the sources of bind mounts that stay shared with the host, which only works before the cut.
+    SharedSources(Vec<Mount>),
     /// Cuts the mount namespace off from the host's.
     DetachMounts {
         /// What the user's bind mounts may still receive.
@@ -504,6 +506,19 @@ fn mount_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
     } else {
         Propagation::Private
     };
+    let is_shared = |mount: &&Mount| {
+        matches!(
+            mount.kind,
+            MountKind::Bind {
+                propagation: Propagation::Shared,
+                ..
+            }
+        )
+    };
+    let shared: Vec<Mount> = spec.mounts.iter().filter(is_shared).cloned().collect();
+    if !shared.is_empty() {
+        steps.push(Step::SharedSources(shared));
+    }
     steps.push(Step::DetachMounts { propagation });
     steps.push(Step::Root {
         path: spec.rootfs.clone(),

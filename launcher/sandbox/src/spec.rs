@@ -262,6 +262,8 @@ pub enum Propagation {
     Private,
     /// From the host into the container.
     Slave,
+    /// Both ways. The source has to be on a shared mount.
+    Shared,
 }
 
 /// Flags of a mount.

@@ -10,8 +10,8 @@ use mille_store::config::ContainerConfig;
 use crate::arguments::{is_on, text, texts, words};
 use crate::commands::Verb;
 use crate::env_file;
-use crate::failure::{CLIENT_ERROR, Failure, daemon};
-use crate::mount_flag::{self, Mount};
+use crate::failure::{CLIENT_ERROR, Failure};
+use crate::mount_flag;
 use crate::output;
 
 mod declared;
@@ -65,6 +65,7 @@ fn config(
         stdin_once: interactive,
         env: some(environment(verb, matches)?),
         cmd: some(command),
+        volumes: volumes(matches),
         working_dir: owned(matches, "workdir"),
         entrypoint: text(matches, "entrypoint").map(|word| vec![word.to_owned()]),
         labels: Some(labels(verb, matches)?),
@@ -157,25 +158,10 @@ fn labels(verb: &'static Verb, matches: &ArgMatches) -> Result<BTreeMap<String, 
 fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, Failure> {
     let defaults = HostConfig::default();
     let privileged = is_on(matches, "privileged");
-    let mut binds = texts(matches, "volume");
-    let mut tmpfs = tmpfs(matches);
-    for mount in texts(matches, "mount") {
-        match mount_flag::parse(&mount) {
-            Ok(Mount::Bind(bind)) => binds.push(bind),
-            Ok(Mount::Tmpfs { target, options }) => drop(tmpfs.insert(target, options)),
-            Err(mount_flag::Wrong::Flag(cause)) => {
-                return Err(invalid(verb, "mount", &mount, &cause));
-            }
-            Err(mount_flag::Wrong::Mount(cause)) => return Err(refused(verb, daemon(cause))),
-        }
-    }
-    for bind in &binds {
-        if !bind.contains(':') {
-            let text = format!(
-                "-v {bind}: anonymous volumes are not there yet; give /host:{bind}, or --tmpfs {bind}"
-            );
-            return Err(refused(verb, text));
-        }
+    let mut mounts = Vec::new();
+    for text in texts(matches, "mount") {
+        mounts
+            .push(mount_flag::parse(&text).map_err(|cause| invalid(verb, "mount", &text, &cause))?);
     }
     let security = security_options(matches).map_err(|text| refused(verb, text))?;
     let system_paths = |default: &Option<Vec<String>>| match security.all_system_paths {
@@ -185,7 +171,9 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
     };
     let (cap_add, cap_drop) = capabilities(&texts(matches, "cap-add"), &texts(matches, "cap-drop"));
     Ok(HostConfig {
-        binds: some(binds),
+        binds: some(binds(matches)),
+        mounts,
+        volumes_from: some(texts(matches, "volumes-from")),
         container_id_file: owned(matches, "cidfile"),
         log_config: log_config(verb, matches)?,
         network_mode: text(matches, "network").unwrap_or("host").to_owned(),
@@ -202,7 +190,7 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
         masked_paths: system_paths(&defaults.masked_paths),
         readonly_paths: system_paths(&defaults.readonly_paths),
         security_opt: some(security.list),
-        tmpfs,
+        tmpfs: tmpfs(matches),
         shm_size: bytes(verb, matches, "shm-size")?.unwrap_or(defaults.shm_size),
         resources: Resources {
             ulimits: ulimits(verb, matches)?,
@@ -210,6 +198,32 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
         },
         ..defaults
     })
+}
+
+/// The values of `-v` that mount something that has a name; a relative path of the host is completed, as docker does.
+fn binds(matches: &ArgMatches) -> Vec<String> {
+    let complete = |text: String| match text.split_once(':') {
+        Some((host, rest)) if host.starts_with('.') => match std::path::absolute(host) {
+            Ok(path) => format!("{}:{rest}", path.display()),
+            Err(_) => text,
+        },
+        _ => text,
+    };
+    let texts = texts(matches, "volume").into_iter();
+    texts
+        .filter(|text| text.contains(':'))
+        .map(complete)
+        .collect()
+}
+
+/// The values of `-v` that are only a place in the container.
+fn volumes(matches: &ArgMatches) -> Option<BTreeMap<String, serde_json::Value>> {
+    let places = texts(matches, "volume").into_iter();
+    let places: BTreeMap<_, _> = places
+        .filter(|text| !text.contains(':'))
+        .map(|place| (place, serde_json::json!({})))
+        .collect();
+    (!places.is_empty()).then_some(places)
 }
 
 fn tmpfs(matches: &ArgMatches) -> BTreeMap<String, String> {

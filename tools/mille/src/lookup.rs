@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use crate::commands::{GROUPS, Verb, images, inspect, ps, rm, rmi};
+use crate::commands::{GROUPS, Verb, images, inspect, ps, rm, rmi, volume};
 use crate::failure::Failure;
 use crate::help;
 
@@ -24,6 +24,8 @@ pub(crate) enum Group {
     Container,
     /// `mille image`.
     Image,
+    /// `mille volume`.
+    Volume,
 }
 
 /// A name in a group and what it stands for.
@@ -43,6 +45,14 @@ const IMAGE: &[Entry] = &[
     ("rm", &rmi::VERB),
     ("remove", &rmi::VERB),
 ];
+const VOLUME: &[Entry] = &[
+    ("create", &volume::CREATE),
+    ("ls", &volume::LS),
+    ("list", &volume::LS),
+    ("prune", &volume::PRUNE),
+    ("rm", &volume::RM),
+    ("remove", &volume::RM),
+];
 
 /// Commands that a group has by the same name.
 const CONTAINER_SAME: &[&str] = &[
@@ -53,13 +63,14 @@ const IMAGE_SAME: &[&str] = &["history", "import", "load", "save", "tag"];
 
 impl Group {
     /// All of them.
-    pub(crate) const ALL: [Group; 2] = [Group::Container, Group::Image];
+    pub(crate) const ALL: [Group; 3] = [Group::Container, Group::Image, Group::Volume];
 
     /// As it is typed.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Group::Container => "container",
             Group::Image => "image",
+            Group::Volume => "volume",
         }
     }
 
@@ -68,6 +79,7 @@ impl Group {
         match self {
             Group::Container => "Manage containers",
             Group::Image => "Manage images",
+            Group::Volume => "Manage volumes",
         }
     }
 
@@ -75,6 +87,7 @@ impl Group {
         match self {
             Group::Container => CONTAINER,
             Group::Image => IMAGE,
+            Group::Volume => VOLUME,
         }
     }
 
@@ -82,6 +95,7 @@ impl Group {
         match self {
             Group::Container => CONTAINER_SAME,
             Group::Image => IMAGE_SAME,
+            Group::Volume => &[],
         }
     }
 
@@ -90,6 +104,7 @@ impl Group {
         match self {
             Group::Container => ("inspect", &inspect::CONTAINER),
             Group::Image => ("inspect", &inspect::IMAGE),
+            Group::Volume => ("inspect", &inspect::VOLUME),
         }
     }
 
@@ -140,7 +155,10 @@ pub(crate) fn aliases(verb: &Verb) -> Vec<String> {
         let words = named.map(|(word, _)| *word).chain(same.copied());
         all.extend(words.map(|word| format!("mille {} {word}", group.name())));
     }
-    all.push(format!("mille {own}"));
+    let plain = format!("mille {own}");
+    if !all.contains(&plain) {
+        all.push(plain);
+    }
     all
 }
 

@@ -28,7 +28,7 @@ use crate::options::Streams as Wanted;
 use crate::records::{self, StateRecord};
 use crate::rootfs::{Stack, Writable};
 use crate::signals::Caught;
-use crate::{fuse_device, hosts, launch, removal, sys};
+use crate::{container_mounts, fuse_device, hosts, launch, removal, sys};
 
 use super::hub::{Hub, Streams};
 use super::report::{Outcome, Reporter};
@@ -171,7 +171,7 @@ impl Life<'_> {
         let listener = self.listen()?;
         let mounted = self.mount()?;
         hosts::write(self.paths, self.container)?;
-        launch::make_bind_sources(self.container)?;
+        container_mounts::make_bind_sources(self.container)?;
         let namespaces = self.namespaces()?;
         let (prepared, mut streams) = self.prepare()?;
         self.note_running(&mut state, &prepared)?;
@@ -240,7 +240,7 @@ impl Life<'_> {
             exit_code: error.exit_code(),
             text: error.to_string(),
         };
-        let spec = launch::spec(self.container, self.paths, self.nested)?;
+        let spec = launch::spec(self.layout, self.container, self.nested)?;
         let host = Host::probe().map_err(Error::system("examine this machine"))?;
         let plan = Plan::new(&spec, &host).map_err(|error| Error::Invalid(error.to_string()))?;
         let (stdio, streams) = self.pipes().map_err(Error::system("make pipes"))?;
@@ -340,7 +340,13 @@ impl Life<'_> {
     fn settle(&self, state: &mut StateRecord, kept: bool, lock: Lock) {
         state.monitor = 0;
         if self.container.host_config.auto_remove && !kept {
-            note(removal::remove(self.layout, &self.container.id, lock));
+            let volumes = removal::Volumes::Anonymous;
+            note(removal::remove(
+                self.layout,
+                &self.container.id,
+                volumes,
+                lock,
+            ));
         } else {
             note(records::write_state(self.paths, state));
             note(removal::remove_run_directory(self.paths));

@@ -47,6 +47,8 @@ pub(crate) struct Executor {
     tie: Tie,
     /// The container's root, from [`Step::Root`] on.
     root: Option<Rootfs>,
+    /// Sources of bind mounts that stay shared, by their targets.
+    shared: Vec<(PathBuf, OwnedFd)>,
     /// The root of the filesystem on /dev, as the working directory of the steps that fill it.
     dev: Option<OwnedFd>,
     /// The side of the terminal that becomes the streams.
@@ -105,6 +107,7 @@ impl Executor {
             start,
             tie,
             root: None,
+            shared: Vec::new(),
             dev: None,
             tty: None,
             identity,
@@ -128,6 +131,7 @@ impl Executor {
         match step {
             Step::CgroupNamespace => sys::unshare(rustix::thread::UnshareFlags::NEWCGROUP)
                 .during("make a cgroup namespace"),
+            Step::SharedSources(mounts) => self.clone_shared(mounts),
             Step::DetachMounts { propagation } => mounts::detach(*propagation),
             Step::Root { path } => self.attach_root(path),
             Step::Proc => self.mount_proc(),

@@ -71,7 +71,7 @@ pub(super) fn host_null() -> Result<OwnedFd, Failure> {
 pub(super) fn detach(propagation: Propagation) -> Result<(), Failure> {
     let how = match propagation {
         Propagation::Private => MountPropagationFlags::PRIVATE,
-        Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
+        Propagation::Slave | Propagation::Shared => MountPropagationFlags::DOWNSTREAM,
     };
     rustix::mount::mount_change("/", how | MountPropagationFlags::REC)
         .during("make the mounts private")
@@ -252,6 +252,20 @@ impl Executor {
         }
     }
 
+    /// Clones the sources that stay shared.
+    pub(super) fn clone_shared(&mut self, mounts: &[Mount]) -> Result<(), Failure> {
+        for mount in mounts {
+            if let MountKind::Bind {
+                source, recursive, ..
+            } = &mount.kind
+            {
+                let tree = clone_tree(CWD, source, *recursive).during_at("bind", source)?;
+                self.shared.push((mount.target.clone(), tree));
+            }
+        }
+        Ok(())
+    }
+
     fn bind_for_user(
         &mut self,
         mount: &Mount,
@@ -259,7 +273,11 @@ impl Executor {
         recursive: bool,
         propagation: Propagation,
     ) -> Result<(), Failure> {
-        let tree = clone_tree(CWD, source, recursive).during_at("bind", source)?;
+        let at_hand = self.shared.iter().position(|(at, _)| *at == mount.target);
+        let tree = match at_hand {
+            Some(place) => self.shared.swap_remove(place).1,
+            None => clone_tree(CWD, source, recursive).during_at("bind", source)?,
+        };
         let mut attributes = SetAttr::set(attribute_bits(mount.options));
         if propagation == Propagation::Private {
             attributes.propagation = libc::MS_PRIVATE;

@@ -8,7 +8,7 @@ use mille_store::{Image, ResolveError, Store};
 use serde::Serialize;
 
 use super::version::BROKEN_TEMPLATE;
-use super::{Arity, Verb};
+use super::{Arity, Verb, volume};
 use crate::arguments::{self, is_on, switch, value};
 use crate::context::Context;
 use crate::failure::{Failure, chain, daemon};
@@ -20,7 +20,7 @@ use crate::output::template::{Data, Format, Missing};
 pub(crate) static VERB: Verb = Verb {
     name: "inspect",
     usage: "[OPTIONS] NAME|ID [NAME|ID...]",
-    about: "Return low-level information on containers and images",
+    about: "Return low-level information on containers, images and volumes",
     arity: Arity::AtLeast(1),
     flags_first: false,
     flags: |command| {
@@ -28,7 +28,7 @@ pub(crate) static VERB: Verb = Verb {
             "type",
             None,
             "string",
-            "Only inspect objects of the given type: container, image",
+            "Only inspect objects of the given type: container, image, volume",
         ))
     },
     run: |context, matches| {
@@ -36,9 +36,10 @@ pub(crate) static VERB: Verb = Verb {
             "" => Kind::Any,
             "container" => Kind::Container,
             "image" => Kind::Image,
+            "volume" => Kind::Volume,
             other => {
                 return Err(Failure::plain(format!(
-                    "unknown type: {other:?}: must be one of \"container\", \"image\""
+                    "unknown type: {other:?}: must be one of \"container\", \"image\", \"volume\""
                 )));
             }
         };
@@ -68,6 +69,17 @@ pub(crate) static IMAGE: Verb = Verb {
     run: |context, matches| run(context, matches, Kind::Image, false),
 };
 
+/// `mille volume inspect`.
+pub(crate) static VOLUME: Verb = Verb {
+    name: "volume inspect",
+    usage: "[OPTIONS] VOLUME [VOLUME...]",
+    about: "Display detailed information on one or more volumes",
+    arity: Arity::AtLeast(1),
+    flags_first: false,
+    flags: format,
+    run: |context, matches| run(context, matches, Kind::Volume, false),
+};
+
 fn format(command: Command) -> Command {
     command.arg(value(
         "format",
@@ -91,6 +103,7 @@ enum Kind {
     Any,
     Container,
     Image,
+    Volume,
 }
 
 /// Keys of pointers that templates may read although the JSON leaves them out.
@@ -158,6 +171,12 @@ fn render(template: &Format, found: &[Tree], errors: &mut Vec<String>) -> String
 
 /// Finds an object; errors are docker's texts.
 fn look_up(engine: &Engine, typed: &str, kind: Kind, sizes: bool) -> Result<Tree, String> {
+    if kind == Kind::Volume {
+        let found = engine.volume(typed);
+        return found
+            .map(|volume| volume::object(&volume))
+            .map_err(|error| daemon(chain(&error)));
+    }
     if kind != Kind::Image {
         match engine.find(typed) {
             Ok(container) => {
@@ -174,6 +193,9 @@ fn look_up(engine: &Engine, typed: &str, kind: Kind, sizes: bool) -> Result<Tree
     let id = match (store.resolve(typed), kind) {
         (Ok(id), _) => id,
         (Err(ResolveError::NotFound(_) | ResolveError::Invalid(_)), Kind::Any) => {
+            if let Ok(volume) = engine.volume(typed) {
+                return Ok(volume::object(&volume));
+            }
             return Err(format!("Error: No such object: {typed}"));
         }
         (Err(_), Kind::Image) if typed.is_empty() => {

@@ -31,6 +31,7 @@ mod tag;
 mod umount;
 mod unpause;
 mod version;
+pub(crate) mod volume;
 mod wait;
 
 use std::process::ExitCode;

@@ -212,7 +212,15 @@ fn row(
         ),
         text("Image", image),
         text("Labels", joined.join(",")),
-        text("LocalVolumes", "0".to_owned()),
+        text(
+            "LocalVolumes",
+            container
+                .mounts
+                .iter()
+                .filter(|mount| mount.volume().is_some())
+                .count()
+                .to_string(),
+        ),
         text("Mounts", mounts(container, truncate)),
         text("Names", container.name.clone()),
         text("Networks", network(container).to_owned()),
@@ -246,13 +254,12 @@ fn command(container: &Container) -> String {
 
 /// The sources of the mounts, newest tools' width.
 fn mounts(container: &Container, truncate: bool) -> String {
-    let sources = container
-        .host_config
-        .binds
-        .iter()
-        .flatten()
-        .filter_map(|bind| bind.split(':').next());
+    let sources = container.mounts.iter().map(|mount| match mount.volume() {
+        Some(name) => name,
+        None => mount.point.source.as_str(),
+    });
     let sources: Vec<String> = sources
+        .filter(|source| !source.is_empty())
         .map(|source| {
             if truncate {
                 human::ellipsis(source, MOUNT_CELLS)

@@ -30,7 +30,7 @@ const LISTS: &[(&str, Option<char>, &str)] = &[
     (
         "mount",
         None,
-        "Attach a filesystem mount to the container (type=bind or tmpfs)",
+        "Attach a filesystem mount to the container (type=bind, volume or tmpfs)",
     ),
     (
         "security-opt",
@@ -42,7 +42,12 @@ const LISTS: &[(&str, Option<char>, &str)] = &[
     (
         "volume",
         Some('v'),
-        "Bind mount a directory (/host:/container[:ro])",
+        "Bind mount a directory or a volume ([/host:|name:]/container[:ro])",
+    ),
+    (
+        "volumes-from",
+        None,
+        "Mount volumes from the specified container(s)",
     ),
 ];
 

@@ -192,8 +192,10 @@ fn fits(container: &Container, filters: &Filters) -> bool {
         && filters.flag("is-task").is_ok_and(|task| task != Some(true))
         && one_of(filters, "expose", |wanted| exposes(container, wanted))
         && one_of(filters, "volume", |path| {
-            let binds = container.host_config.binds.iter().flatten();
-            binds.into_iter().any(|bind| bind.split(':').take(2).any(|part| part == path))
+            container.mounts.iter().any(|mount| {
+                let point = &mount.point;
+                [&point.name, &point.source, &point.destination].contains(&&path.to_owned())
+            })
         })
 }
 

@@ -2,6 +2,7 @@ use mille_engine::{ContainerId, HostConfig, State};
 use mille_store::config::ContainerConfig;
 
 use super::*;
+use mille_engine::{ContainerMount, MountPoint, MountType};
 
 fn sample(name: &str, words: &[&str], state: State) -> Container {
     let mut words = words.iter().map(|word| (*word).to_owned());
@@ -27,14 +28,31 @@ fn sample(name: &str, words: &[&str], state: State) -> Container {
         },
         host_config: HostConfig {
             network_mode: "none".to_owned(),
-            binds: Some(vec![
-                "/w/w:/host:ro".to_owned(),
-                "/a/path/that/is/long:/x".to_owned(),
-            ]),
             ..HostConfig::default()
         },
+        mounts: vec![bind("/w/w", "/host"), bind("/a/path/that/is/long", "/x")],
         state,
         restart_count: 0,
+    }
+}
+
+fn bind(source: &str, destination: &str) -> ContainerMount {
+    ContainerMount {
+        point: MountPoint {
+            kind: MountType::Bind,
+            name: String::new(),
+            source: source.to_owned(),
+            destination: destination.to_owned(),
+            driver: String::new(),
+            mode: String::new(),
+            rw: true,
+            propagation: "rprivate".to_owned(),
+        },
+        anonymous: false,
+        no_copy: false,
+        non_recursive: false,
+        make_source: true,
+        spec: None,
     }
 }
 
