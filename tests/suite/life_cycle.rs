@@ -175,3 +175,340 @@ fn restarted(who: Who) {
          [CONTAINER...]\n\nSee 'mille restart --help' for more information",
     );
 }
+
+/// Waits until a template says something of a container.
+#[track_caller]
+fn wait_for(store: &Store, name: &str, template: &str, want: &str) {
+    let start = Instant::now();
+    loop {
+        let found = store.mille(["inspect", "-f", template, name]).ok();
+        if found == want {
+            return;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{name}: {found}, not {want}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn root_fuse_a_policy_starts_a_container_again() {
+    restart_policies(Who::Root);
+}
+
+#[test]
+fn user_fuse_a_policy_starts_a_container_again() {
+    restart_policies(Who::Ordinary);
+}
+
+fn restart_policies(who: Who) {
+    let store = Store::with_busybox(who);
+    let facts = "{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}";
+    // The client returns after the first end.
+    let run = "run --restart on-failure:2 --name c1 bb sh -c";
+    let mut words: Vec<&str> = run.split(' ').collect();
+    words.push("echo run; exit 3");
+    store.mille(words).code(3);
+    wait_for(&store, "c1", facts, "2 exited 3");
+    assert_eq!(store.line("logs c1").ok(), "run\nrun\nrun");
+    store
+        .line("run -d --restart on-failure --name c2 bb true")
+        .ok();
+    wait_for(&store, "c2", facts, "0 exited 0");
+    // Killed by somebody: that is its end. Killed by nobody's wish: it is started again.
+    store
+        .line("run -d --restart always --name c3 bb sleep 1000")
+        .ok();
+    store.line("kill c3").ok();
+    wait_for(&store, "c3", facts, "0 exited 137");
+    store.line("start c3").ok();
+    let pid = store.line("inspect -f {{.State.Pid}} c3").ok();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid.parse().unwrap()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    wait_for(&store, "c3", facts, "1 running 0");
+    assert_eq!(store.line("exec c3 echo here").ok(), "here");
+    assert_eq!(store.line("update --restart no c3").ok(), "c3");
+    store.line("stop -t 0 c3").ok();
+    // While it waits, everybody is told so, and it can be ended.
+    store
+        .line("run -d --restart always --name c4 bb false")
+        .ok();
+    wait_for(
+        &store,
+        "c4",
+        "{{.State.Restarting}} {{.State.Running}}",
+        "true true",
+    );
+    wait_for(
+        &store,
+        "c4",
+        "{{ge .RestartCount 4}} {{.State.Status}}",
+        "true restarting",
+    );
+    let daemon = "Error response from daemon:";
+    store.line("exec c4 true").code(1).says(&format!(
+        "{daemon} Container c4 is restarting, wait until the container is running"
+    ));
+    store
+        .line("attach c4")
+        .code(1)
+        .says("You cannot attach to a restarting container, wait until it is running");
+    assert_eq!(store.line("stop c4").ok(), "c4");
+    wait_for(
+        &store,
+        "c4",
+        "{{.State.Status}} {{.State.ExitCode}}",
+        "exited 1",
+    );
+    for (line, text) in [
+        (
+            "--restart frob",
+            format!("{daemon} invalid restart policy 'frob'"),
+        ),
+        (
+            "--restart always:3",
+            format!("{daemon} maximum retry count cannot be used with restart policy 'always'"),
+        ),
+        (
+            "--restart on-failure:x",
+            "invalid restart policy format: maximum retry count must be an integer".to_owned(),
+        ),
+        (
+            "--restart on-failure:-1",
+            format!("{daemon} maximum retry count cannot be negative"),
+        ),
+        (
+            "--restart always --rm",
+            "conflicting options: cannot specify both --restart and --rm".to_owned(),
+        ),
+    ] {
+        store
+            .line(&format!("run {line} bb true"))
+            .code(125)
+            .says(&format!("mille: {text}\n\nRun 'mille run --help'"));
+    }
+    store
+        .line("update c1")
+        .code(1)
+        .says("you must provide one or more flags when using this command");
+}
+
+#[test]
+fn root_fuse_init_reaps_and_passes_signals_on() {
+    init(Who::Root);
+}
+
+#[test]
+fn user_fuse_init_reaps_and_passes_signals_on() {
+    init(Who::Ordinary);
+}
+
+fn init(who: Who) {
+    let store = Store::with_busybox(who);
+    let run = |script: &str| store.mille(["run", "--rm", "--init", "bb", "sh", "-c", script]);
+    // What a process 1 would ignore ends it.
+    run("kill -9 $$").code(137);
+    run("exit 7").code(7);
+    assert_eq!(run("echo $$; cat /proc/1/comm").ok(), "2\nmille-init");
+    // Nothing of the launcher is to be seen.
+    let first = run("tr -d '\\0' < /proc/1/cmdline; readlink /proc/1/exe");
+    assert_eq!(first.code(1).out(), "mille-init");
+    // An orphan is reaped: nobody else would.
+    let orphan = "(sleep 0.1 & ) ; sleep 0.5; ps | grep -c '\\[sleep\\]'";
+    assert_eq!(run(orphan).out(), "0");
+    let script = "trap 'echo got; exit 4' TERM; echo up; while :; do sleep 0.05; done";
+    store
+        .mille([
+            "run", "-d", "--init", "--name", "c1", "bb", "sh", "-c", script,
+        ])
+        .ok();
+    let start = Instant::now();
+    while store.line("logs c1").ok() != "up" {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    store.line("stop c1").ok();
+    assert_eq!(store.line("logs c1").ok(), "up\ngot");
+    assert_eq!(
+        store
+            .line("inspect -f {{.State.ExitCode}},{{.HostConfig.Init}} c1")
+            .ok(),
+        "4,true"
+    );
+    store
+        .line("run --init bb nosuch")
+        .code(127)
+        .says("exec: \"nosuch\": executable file not found in $PATH");
+}
+
+#[test]
+fn root_fuse_prune_df_and_events() {
+    prune_df_and_events(Who::Root);
+}
+
+#[test]
+fn user_fuse_prune_df_and_events() {
+    prune_df_and_events(Who::Ordinary);
+}
+
+fn prune_df_and_events(who: Who) {
+    let store = Store::with_busybox(who);
+    store.line("run --name c1 -l k=v bb touch /made").ok();
+    store.line("exec c1 true").code(1);
+    store.line("rename c1 c9").ok();
+    store.line("commit c9 made").ok();
+    store.line("run -d --name c2 bb sleep 1000").ok();
+    store.line("exec c2 true").ok();
+    store.line("pause c2").ok();
+    store.line("unpause c2").ok();
+    let df = store
+        .line("system df --format {{.Type}}|{{.TotalCount}}|{{.Active}}")
+        .ok();
+    assert_eq!(df, "Images|2|1\nContainers|2|1");
+    let asked = store.line("container prune").ok();
+    assert_eq!(
+        asked,
+        "WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] "
+    );
+    assert_eq!(
+        store.line("container prune -f --filter label=k=w").ok(),
+        "Total reclaimed space: 0B"
+    );
+    let id = store.line("inspect -f {{.Id}} c9").ok();
+    assert_eq!(
+        store.line("container prune -f").ok(),
+        format!("Deleted Containers:\n{id}\n\nTotal reclaimed space: 0B")
+    );
+    let images = store.line("image prune -a -f").ok();
+    assert!(
+        images.starts_with("Deleted Images:\nuntagged: made:latest\ndeleted: sha256:"),
+        "{images}"
+    );
+    for (line, text) in [
+        (
+            "container prune -f --filter frob=1",
+            "Invalid filter 'frob'",
+        ),
+        (
+            "system prune -f --filter until=abc",
+            "failed to parse value as time or duration: \"abc\"",
+        ),
+    ] {
+        store
+            .line(line)
+            .code(1)
+            .says(&format!("Error response from daemon: {text}"));
+    }
+    store.line("rm -f c2").ok();
+    store.line("system prune -af").ok();
+    assert_eq!(store.line("images -q").ok(), "");
+    let events = |more: &str| {
+        let format = "--format {{.Type}}:{{.Action}}:{{.Actor.Attributes.name}}";
+        let line = format!("events --since 2h --until 0s {more} {format}");
+        store.line(&line).ok()
+    };
+    assert_eq!(
+        events("-f container=c1 -f type=container"),
+        "container:create:c1\ncontainer:attach:c1\ncontainer:start:c1\ncontainer:die:c1"
+    );
+    assert_eq!(
+        events("-f container=c9"),
+        "container:rename:c9\ncontainer:commit:c9\ncontainer:destroy:c9"
+    );
+    assert_eq!(
+        events(
+            "-f container=c2 -f event=start -f event=exec_start -f event=exec_die -f event=pause -f event=unpause -f event=die -f event=destroy"
+        ),
+        "container:start:c2\ncontainer:exec_start: true :c2\ncontainer:exec_die:c2\ncontainer:pause:c2\n\
+         container:unpause:c2\ncontainer:die:c2\ncontainer:destroy:c2"
+    );
+    let plain = store
+        .line("events --since 2h --until 0s -f event=die -f label=k=v")
+        .ok();
+    assert!(
+        plain.contains(&format!(
+            " container die {id} (exitCode=0, image=bb, k=v, name=c1)"
+        )),
+        "{plain}"
+    );
+    store
+        .line("events --since abc --until 0s")
+        .code(1)
+        .says("failed to parse value as time or duration: \"abc\"");
+}
+
+#[test]
+fn root_fuse_top_stats_and_port() {
+    top_stats_and_port(Who::Root);
+}
+
+#[test]
+fn user_fuse_top_stats_and_port() {
+    top_stats_and_port(Who::Ordinary);
+}
+
+fn top_stats_and_port(who: Who) {
+    let store = Store::with_busybox(who);
+    let script = "sleep 1001 & exec sleep 1000";
+    store
+        .mille(["run", "-d", "--name", "c1", "bb", "sh", "-c", script])
+        .ok();
+    let start = Instant::now();
+    let listed = loop {
+        let listed = store.line("top c1 -o pid,cmd").ok();
+        let words: Vec<_> = listed.split_whitespace().collect();
+        if words.contains(&"1001") && words.contains(&"1000") {
+            break listed;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{listed}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(listed.starts_with("PID                 CMD\n"), "{listed}");
+    assert_eq!(listed.lines().count(), 3);
+    let usual = store.line("top c1").ok();
+    let titles: Vec<_> = usual.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        titles,
+        ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    );
+    store
+        .line("top c1 -o comm")
+        .code(1)
+        .says("Error response from daemon: Couldn't find PID field in ps output");
+    let stats = store
+        .line("stats --no-stream --format {{.Name}}|{{.PIDs}}|{{.NetIO}} c1")
+        .ok();
+    assert_eq!(stats, "c1|2|0B / 0B");
+    let table = store.line("stats --no-stream").ok();
+    assert!(
+        table.starts_with("CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT"),
+        "{table}"
+    );
+    assert_eq!(store.line("port c1").ok(), "");
+    store
+        .line("port c1 82")
+        .code(1)
+        .says("Error: No public port '82' published for c1");
+    let id = store.line("inspect -f {{.Id}} c1").ok();
+    store.line("kill c1").ok();
+    store.line("top c1").code(1).says(&format!(
+        "Error response from daemon: Container {id} is not running"
+    ));
+    assert_eq!(
+        store
+            .line("stats --no-stream --format {{.MemUsage}}|{{.PIDs}} c1")
+            .ok(),
+        "0B / 0B|0"
+    );
+    for line in ["top nosuch", "stats --no-stream nosuch", "port nosuch"] {
+        store
+            .line(line)
+            .code(1)
+            .says("Error response from daemon: No such container: nosuch");
+    }
+}

@@ -12,6 +12,7 @@ use crate::container::Container;
 use crate::create::{BASE_LABEL, is_on_host};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::events::Subject;
 use crate::ids::ContainerId;
 use crate::options::{CommitOptions, HOST_BASE};
 
@@ -47,9 +48,16 @@ pub(crate) fn commit(
     .map_err(mille_store::Error::from)?;
     let parent = engine.image_of(&container);
     let image = engine.store.add_image(&config, parent.as_ref())?;
+    let mut more = vec![
+        ("comment", options.message.clone()),
+        ("imageID", image.to_string()),
+    ];
     if let Some(reference) = &options.reference {
         engine.store.tag(&image, reference)?;
+        engine.note_image("tag", &image, &reference.familiar());
+        more.push(("imageRef", reference.familiar()));
     }
+    Subject::from(&container).note(&engine.layout, "commit", &more);
     Ok(image)
 }
 

@@ -10,6 +10,7 @@ use mille_store::{DiffId, Image};
 use crate::container::{Container, Ground};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::events::Subject;
 use crate::ids::ContainerId;
 use crate::layout::ContainerPaths;
 use crate::lock::Lock;
@@ -183,6 +184,7 @@ fn furnish(
         None => names::claim_random(&engine.layout, &id)?,
     };
     container.name.clone_from(&name);
+    let subject = Subject::from(&container);
     // The record first: by it what a killed command made of the volumes is found.
     let appeared = records::write(staged, &Record::of(container.clone())).and_then(|()| {
         let _volumes = volumes::prepare(engine, &container)?;
@@ -194,6 +196,9 @@ fn furnish(
         && let Err(error) = names::release(&engine.layout, &name, &id)
     {
         log::warn!("release name {name}: {error}");
+    }
+    if appeared.is_ok() {
+        subject.note(&engine.layout, "create", &[]);
     }
     appeared
 }
@@ -221,6 +226,8 @@ pub(crate) fn rename(engine: &Engine, id: &ContainerId, new_name: &str) -> Resul
             no_such()
         });
     }
+    let more = [("oldName", format!("/{old}"))];
+    Subject::from(&record).note(&engine.layout, "rename", &more);
     names::release(&engine.layout, &old, id)
 }
 

@@ -7,6 +7,7 @@ use mille_store::{ImageId, Removed, Store};
 
 use crate::container::{Container, Ground};
 use crate::error::{Error, Result};
+use crate::events::{Event, EventOptions, Subject};
 use crate::ids::ContainerId;
 use crate::init_layer::{self, Dialect};
 use crate::inspect::Inspect;
@@ -18,8 +19,11 @@ use crate::options::{
 };
 use crate::rootfs::{Stack, Writable};
 use crate::session::Session;
+use crate::update::UpdateOptions;
+use crate::usage::Usage;
 use crate::{
-    changes, commit, create, exec, images, inspect, logs, mounts, open, records, signals, start,
+    changes, commit, create, events, exec, images, inspect, logs, mounts, open, records, signals,
+    start, update,
 };
 
 /// How the program runs on this machine.
@@ -158,10 +162,10 @@ impl Engine {
     pub fn stop(&self, id: &ContainerId, options: &StopOptions) -> Result<()> {
         let container = self.load(id)?;
         if container.is_running() {
-            self.stop_container(&container, options)
-        } else {
-            Ok(())
+            self.stop_container(&container, options)?;
+            Subject::from(&container).note(&self.layout, "stop", &[]);
         }
+        Ok(())
     }
 
     /// Stops a container if it runs and starts it. One of `--rm` is not removed in between.
@@ -175,8 +179,11 @@ impl Engine {
                 self.keep(&container)?;
             }
             self.unless_removed(id, self.stop_container(&container, options))?;
+            Subject::from(&container).note(&self.layout, "stop", &[]);
         }
-        self.start(id, StartOptions { attach: None }).map(drop)
+        self.start(id, StartOptions { attach: None })?;
+        Subject::from(&container).note(&self.layout, "restart", &[]);
+        Ok(())
     }
 
     /// Holds all processes of a running container still.
@@ -185,7 +192,9 @@ impl Engine {
     /// [`Error::NotRunning`], [`Error::AlreadyPaused`], [`Error::CannotPause`].
     pub fn pause(&self, id: &ContainerId) -> Result<()> {
         let container = self.load(id)?;
-        self.unless_removed(id, self.set_paused(&container, true))
+        self.unless_removed(id, self.set_paused(&container, true))?;
+        Subject::from(&container).note(&self.layout, "pause", &[]);
+        Ok(())
     }
 
     /// Lets the processes of a paused container go on.
@@ -194,7 +203,9 @@ impl Engine {
     /// [`Error::NotPaused`].
     pub fn unpause(&self, id: &ContainerId) -> Result<()> {
         let container = self.load(id)?;
-        self.unless_removed(id, self.set_paused(&container, false))
+        self.unless_removed(id, self.set_paused(&container, false))?;
+        Subject::from(&container).note(&self.layout, "unpause", &[]);
+        Ok(())
     }
 
     /// Sends a signal (`KILL`, `SIGKILL`, `9`) to a running container's first process; `name` as it was typed.
@@ -212,6 +223,61 @@ impl Engine {
                     source: Box::new(source),
                 },
             })
+    }
+
+    /// Changes a container that exists.
+    ///
+    /// # Errors
+    /// A value that cannot be; docker's texts.
+    pub fn update(&self, id: &ContainerId, options: &UpdateOptions) -> Result<()> {
+        self.unless_removed(id, update::update(self, id, options))
+    }
+
+    /// Returns what a running container uses: its processes, processor time, memory, disks.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`].
+    pub fn usage(&self, id: &ContainerId) -> Result<Usage> {
+        self.unless_removed(id, update::usage(self, id))
+    }
+
+    /// Returns the processes of a running container as the host numbers them, 6000 at most.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`].
+    pub fn processes(&self, id: &ContainerId) -> Result<Vec<i32>> {
+        let usage = self.usage(id)?;
+        Subject::from(&self.load(id)?).note(&self.layout, "top", &[]);
+        Ok(usage.processes)
+    }
+
+    /// Gives what happened to containers and images, one by one; without an end in time, for ever.
+    ///
+    /// # Errors
+    /// An error of the sink ends it.
+    pub fn events(
+        &self,
+        options: EventOptions,
+        sink: &mut dyn FnMut(&Event) -> io::Result<()>,
+    ) -> Result<()> {
+        events::read(&self.layout, options, sink)
+    }
+
+    /// Notes what was done to an image through [`Engine::store`]: `tag`, `load`, `import`, `save`.
+    pub fn note_image(&self, action: &str, id: &ImageId, name: &str) {
+        let image = self.store.image(id).ok();
+        let labels = image.and_then(|image| image.config.config?.labels);
+        let mut attributes = labels.unwrap_or_default();
+        attributes.insert("name".to_owned(), name.to_owned());
+        events::note(&self.layout, "image", action, id.to_string(), attributes);
+    }
+
+    /// Returns the images that containers and mounts stand on, once for each use.
+    ///
+    /// # Errors
+    /// An unreadable record.
+    pub fn images_in_use(&self) -> Result<Vec<ImageId>> {
+        update::images_in_use(self)
     }
 
     /// Removes a container with everything it wrote.
@@ -316,7 +382,9 @@ impl Engine {
         flatten: bool,
         out: &mut (dyn Write + Send),
     ) -> Result<()> {
-        self.unless_removed(id, changes::export(self, id, flatten, out))
+        self.unless_removed(id, changes::export(self, id, flatten, out))?;
+        Subject::from(&self.load(id)?).note(&self.layout, "export", &[]);
+        Ok(())
     }
 
     /// Makes sure that an image can leave this machine.

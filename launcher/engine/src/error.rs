@@ -92,6 +92,12 @@ pub enum Error {
     /// `exec` in a paused container: nothing would ever run.
     #[error("Container {0} is paused, unpause the container before exec")]
     ExecPaused(String),
+    /// The container waits to be started again by its policy (full id, or as it was typed).
+    #[error("Container {0} is restarting, wait until the container is running")]
+    Restarting(String),
+    /// Attaching to a container that waits to be started again.
+    #[error("You cannot attach to a restarting container, wait until it is running")]
+    AttachRestarting,
     /// `start` of a paused container.
     #[error("cannot start a paused container, try unpause instead")]
     StartPaused,

@@ -12,10 +12,13 @@ use mille_sandbox::{Child, Failure, SpawnError, Stdio, WindowSize};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags};
 
+use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::events::Subject;
 use crate::exec_records::Running;
 use crate::ids::ContainerId;
+use crate::layout::Layout;
 use crate::message::Message;
 use crate::monitor::descriptors;
 use crate::options::{ClientIo, Ended, ExecOptions};
@@ -41,6 +44,9 @@ pub(crate) fn exec(
     if !container.is_running() {
         return Err(not_running());
     }
+    if container.state.restarting {
+        return Err(Error::Restarting(id.to_string()));
+    }
     if container.state.paused {
         return Err(Error::ExecPaused(id.to_string()));
     }
@@ -54,6 +60,7 @@ pub(crate) fn exec(
     let init = Pid::from_raw(state.state.pid);
     let mut child =
         mille_sandbox::exec(init, &spec, stdio).map_err(|error| refused(&error, id, &first))?;
+    let events = ExecEvents::begin(engine, &container, options);
     // It runs already: an unwritable record is no reason to leave it alone.
     let record = Running::note(&engine.layout.container(id), child.pid().as_raw());
     if options.detach {
@@ -66,9 +73,49 @@ pub(crate) fn exec(
         log::warn!("record of a command in {id}: {error}");
     }
     match ended.map_err(streams("carry the command's streams"))? {
-        Ended::Exited(code) => Ok(code),
+        Ended::Exited(code) => {
+            events.end(code);
+            Ok(code)
+        }
         Ended::Detached => Ok(0),
         Ended::Interrupted(number) => Ok(128 + number),
+    }
+}
+
+/// The events of one more command.
+struct ExecEvents<'a> {
+    layout: &'a Layout,
+    subject: Subject,
+    id: String,
+}
+
+impl<'a> ExecEvents<'a> {
+    /// Notes that it was made and started; docker has its words in the action.
+    fn begin(engine: &'a Engine, container: &Container, options: &ExecOptions) -> Self {
+        let mut words = options.command.iter().map(|word| word.to_string_lossy());
+        let program = words.next().unwrap_or_default();
+        let arguments: Vec<_> = words.collect();
+        let id = ContainerId::random().map_or_else(|_| String::new(), |id| id.to_string());
+        let events = Self {
+            layout: &engine.layout,
+            subject: Subject::from(container),
+            id,
+        };
+        for action in ["exec_create", "exec_start"] {
+            let action = format!("{action}: {program} {}", arguments.join(" "));
+            events.note(&action, &[]);
+        }
+        events
+    }
+
+    fn end(&self, code: i32) {
+        self.note("exec_die", &[("exitCode", code.to_string())]);
+    }
+
+    fn note(&self, action: &str, more: &[(&str, String)]) {
+        let mut all = vec![("execID", self.id.clone())];
+        all.extend_from_slice(more);
+        self.subject.note(self.layout, action, &all);
     }
 }
 

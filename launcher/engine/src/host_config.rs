@@ -25,7 +25,7 @@ pub struct HostConfig {
     pub network_mode: String,
     /// Published ports (none: there is no bridge network yet).
     pub port_bindings: BTreeMap<String, Value>,
-    /// Always `no` for now.
+    /// When the monitor starts it again.
     pub restart_policy: RestartPolicy,
     /// `--rm`: the monitor removes the container when it has ended.
     pub auto_remove: bool,
@@ -96,6 +96,9 @@ pub struct HostConfig {
     pub masked_paths: Option<Vec<String>>,
     /// Paths made read-only inside; `None` takes the default list.
     pub readonly_paths: Option<Vec<String>>,
+    /// `--init`: the first process is a reaper, the command its child.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<bool>,
 }
 
 /// The limits part of [`HostConfig`], in docker's order; only shown for now.
@@ -242,6 +245,7 @@ impl Default for HostConfig {
             mounts: Vec::new(),
             masked_paths: Some(strings(&DEFAULT_MASKED_PATHS)),
             readonly_paths: Some(strings(&DEFAULT_READONLY_PATHS)),
+            init: None,
         }
     }
 }

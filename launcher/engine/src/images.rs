@@ -22,7 +22,21 @@ pub(crate) fn remove(
         keep_parents: !options.prune,
         uses: &uses,
     };
-    Ok(engine.store.remove_image(typed, &options)?)
+    let image = engine.store.resolve(typed);
+    let removed = engine.store.remove_image(typed, &options)?;
+    if let Ok(image) = image {
+        let id = image.to_string();
+        for one in &removed {
+            match one {
+                Removed::Untagged(_) => engine.note_image("untag", &image, &id),
+                Removed::Deleted(deleted) if *deleted == id => {
+                    engine.note_image("delete", &image, &id);
+                }
+                Removed::Deleted(_) => {}
+            }
+        }
+    }
+    Ok(removed)
 }
 
 /// Removes what nothing refers to.
@@ -47,7 +61,7 @@ fn pinned(engine: &Engine) -> Result<Vec<DiffId>> {
         .collect())
 }
 
-fn uses(engine: &Engine) -> Result<Vec<ImageUse>> {
+pub(crate) fn uses(engine: &Engine) -> Result<Vec<ImageUse>> {
     let containers = engine.containers()?.into_iter();
     let uses = containers.filter_map(|container| match container.ground {
         Ground::Image(image) => Some(ImageUse {

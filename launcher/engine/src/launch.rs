@@ -76,6 +76,17 @@ fn unfiltered(layout: &Layout, container: &Container, nested: bool) -> Result<(S
         .collect();
     spec.shm_size_bytes = u64::try_from(host.shm_size).unwrap_or_default();
     spec.session_keyring = Some(format!("_ses.{}", container.id));
+    spec.init = host.init == Some(true);
+    if spec.init
+        && !nested
+        && !spec.privileged
+        && Capability::from_name("SYS_PTRACE").is_ok_and(|one| capabilities.contains(one))
+    {
+        // The first process would be this very program, and whoever may trace it could reach its file on the host.
+        return Err(Error::Invalid(
+            "--init with the capability SYS_PTRACE needs a user namespace".to_owned(),
+        ));
+    }
     Ok((spec, security))
 }
 
@@ -333,6 +344,7 @@ pub(crate) fn check(layout: &Layout, container: &Container) -> Result<()> {
         tmpfs(target, options)?;
     }
     crate::logs::write::rotation(&container.host_config.log_config)?;
+    crate::restart::check(&container.host_config.restart_policy)?;
     Ok(())
 }
 

@@ -32,6 +32,21 @@ impl Layout {
         self.root.join("container-names")
     }
 
+    /// What happened, one line each.
+    pub(crate) fn events(&self) -> PathBuf {
+        self.run.join("events")
+    }
+
+    /// What happened before that.
+    pub(crate) fn old_events(&self) -> PathBuf {
+        self.run.join("events.old")
+    }
+
+    /// Held while one becomes the other.
+    pub(crate) fn events_lock(&self) -> PathBuf {
+        self.run.join("events.lock")
+    }
+
     /// One file per mount of people's own.
     pub(crate) fn served(&self) -> PathBuf {
         self.run.join("mounts")

@@ -13,6 +13,7 @@ mod container_mounts;
 mod create;
 mod engine;
 mod error;
+mod events;
 mod exec;
 mod exec_records;
 mod files;
@@ -40,6 +41,7 @@ mod process;
 mod records;
 mod relay;
 mod removal;
+mod restart;
 mod rootfs;
 mod run_directory;
 mod security;
@@ -51,6 +53,8 @@ mod state;
 mod stop;
 mod sys;
 mod terminal;
+mod update;
+mod usage;
 mod volumes;
 mod words;
 mod workdir;
@@ -59,6 +63,7 @@ pub use container::{Container, Ground};
 pub use container_mounts::{ContainerMount, MountPoint, MountType};
 pub use engine::{Difference, DifferenceKind, Engine, Mode, Sizes};
 pub use error::{Error, Result};
+pub use events::{Event, EventOptions};
 pub use host_config::{
     DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE_BYTES, HostConfig, LogConfig,
     Resources, RestartPolicy, Ulimit,
@@ -78,4 +83,6 @@ pub use options::{
 pub use session::Session;
 pub use state::{NEVER, State, Status};
 pub use terminal::terminal_size;
+pub use update::UpdateOptions;
+pub use usage::Usage;
 pub use volumes::{PrunedVolumes, Volume, VolumeOptions};

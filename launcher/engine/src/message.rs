@@ -16,6 +16,9 @@
 //!                              ◄──       Done | Failed
 //!   Pause | Unpause            ──►
 //!                              ◄──       Done | Failed
+//!   Observe                    ──►
+//!                              ◄──       Observed | Failed             (what its processes use)
+//!   Last                       ──►                                     (it is not started again after this end)
 //!   Keep                       ──►                                     (not removed at this end, though made with --rm)
 //! ```
 //!
@@ -48,6 +51,9 @@ pub(crate) enum Message {
     Pause,
     Unpause,
     Keep,
+    Last,
+    Observe,
+    Observed(String),
 }
 
 /// Bytes that are no message.
@@ -75,6 +81,9 @@ impl Message {
             Message::Pause => 15,
             Message::Unpause => 16,
             Message::Keep => 17,
+            Message::Last => 18,
+            Message::Observe => 19,
+            Message::Observed(_) => 20,
         }
     }
 
@@ -90,7 +99,7 @@ impl Message {
             Message::Stdin(bytes) | Message::Stdout(bytes) | Message::Stderr(bytes) => {
                 frame(out, self.kind(), bytes);
             }
-            Message::Failed(text) => {
+            Message::Failed(text) | Message::Observed(text) => {
                 let bytes = text.as_bytes();
                 frame(out, self.kind(), bytes.get(..MAX_PAYLOAD).unwrap_or(bytes));
             }
@@ -110,6 +119,8 @@ impl Message {
             | Message::Pause
             | Message::Unpause
             | Message::Keep
+            | Message::Last
+            | Message::Observe
             | Message::Done => frame(out, self.kind(), &[]),
         }
     }
@@ -162,6 +173,9 @@ impl Message {
             (15, []) => Message::Pause,
             (16, []) => Message::Unpause,
             (17, []) => Message::Keep,
+            (18, []) => Message::Last,
+            (19, []) => Message::Observe,
+            (20, bytes) => Message::Observed(String::from_utf8_lossy(bytes).into_owned()),
             _ => return Err(Malformed),
         })
     }
@@ -205,6 +219,9 @@ mod tests {
             Message::Pause,
             Message::Unpause,
             Message::Keep,
+            Message::Last,
+            Message::Observe,
+            Message::Observed("{}".into()),
         ]
     }
 

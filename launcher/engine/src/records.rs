@@ -70,7 +70,7 @@ impl Record {
     }
 
     /// Joins record and state to what callers see.
-    pub(crate) fn with_state(self, state: State) -> Container {
+    pub(crate) fn with_state(self, state: StateRecord) -> Container {
         Container {
             id: self.id,
             name: self.name,
@@ -84,8 +84,8 @@ impl Record {
             config: self.config,
             host_config: self.host_config,
             mounts: self.mounts,
-            state,
-            restart_count: 0,
+            state: state.state,
+            restart_count: state.restart_count,
         }
     }
 }
@@ -104,6 +104,9 @@ pub(crate) struct StateRecord {
     /// The same of the container's first process.
     #[serde(default)]
     pub(crate) init_start: u64,
+    /// How often its policy started it again since somebody started it.
+    #[serde(default)]
+    pub(crate) restart_count: u32,
 }
 
 /// Reads a container's record; `None` when there is no such container.
@@ -196,7 +199,7 @@ pub(crate) fn load(layout: &Layout, id: &ContainerId) -> Result<Option<Container
     };
     let paths = layout.container(id);
     let state = settle(&paths, read_state(&paths)?)?;
-    Ok(Some(record.with_state(state.state)))
+    Ok(Some(record.with_state(state)))
 }
 
 /// Returns the ids of all containers, in no order.

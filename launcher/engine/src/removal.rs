@@ -10,6 +10,7 @@ use nix::mount::{MntFlags, umount2};
 use rustix::process::Signal;
 
 use crate::error::{Error, Result};
+use crate::events::Subject;
 use crate::files::{self, tolerate_missing};
 use crate::ids::ContainerId;
 use crate::layout::{ContainerPaths, Layout};
@@ -63,7 +64,6 @@ pub(crate) fn remove(
     let has_volumes = record
         .as_ref()
         .is_some_and(|record| record.mounts.iter().any(|mount| mount.anonymous));
-    let name = record.map(|record| record.name);
     let staged = layout.staged(id);
     if has_volumes && volumes == Volumes::None {
         files::write(&paths.directory.join(KEEP_VOLUMES), b"", 0o600)?;
@@ -73,8 +73,8 @@ pub(crate) fn remove(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::io("remove", &paths.directory)(error)),
     }
-    if let Some(name) = name {
-        names::release(layout, &name, id)?;
+    if let Some(record) = &record {
+        names::release(layout, &record.name, id)?;
     }
     remove_run_directory(&paths)?;
     if has_volumes {
@@ -82,6 +82,9 @@ pub(crate) fn remove(
     }
     remove_staged(&staged)?;
     drop(lock);
+    if let Some(record) = &record {
+        Subject::from(record).note(layout, "destroy", &[]);
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use crate::channel::Channel;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::events::Subject;
 use crate::ids::ContainerId;
 use crate::message::Message;
 use crate::monitor::{Job, Outcome, Reporter, receive};
@@ -30,6 +31,9 @@ pub(crate) fn start(
             .attach
             .map(|streams| attach(engine, id, streams))
             .transpose();
+    }
+    if options.attach.is_some() {
+        Subject::from(&container).note(&engine.layout, "attach", &[]);
     }
     // Caught before the container exists: a Ctrl-C from now on is for it.
     let caught = options.attach.map(|_| catch_signals()).transpose()?;
@@ -101,10 +105,14 @@ pub(crate) fn attach(engine: &Engine, id: &ContainerId, streams: Streams) -> Res
     if container.state.paused {
         return Err(Error::AttachPaused);
     }
+    if container.state.restarting {
+        return Err(Error::AttachRestarting);
+    }
     let caught = catch_signals()?;
     let Some(mut channel) = engine.connect(id)? else {
         return Err(Error::AttachStopped);
     };
     channel.queue(&Message::Attach(streams));
+    Subject::from(&container).note(&engine.layout, "attach", &[]);
     Ok(Session::new(id.clone(), channel, caught))
 }

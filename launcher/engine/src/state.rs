@@ -112,6 +112,14 @@ impl State {
         };
     }
 
+    /// Notes the end of a run that is followed by another: docker counts a waiting container as running.
+    pub(crate) fn set_restarting(&mut self, exit_code: i32, now: String) {
+        self.end(exit_code, String::new(), now);
+        self.status = Status::Restarting;
+        self.running = true;
+        self.restarting = true;
+    }
+
     /// Notes the end of a run.
     pub(crate) fn end(&mut self, exit_code: i32, error: String, now: String) {
         *self = Self {
@@ -128,6 +136,7 @@ impl State {
     /// Notes that a start failed: the status stays what it was before.
     pub(crate) fn fail(&mut self, exit_code: i32, error: String) {
         self.running = false;
+        self.restarting = false;
         self.pid = 0;
         self.exit_code = exit_code;
         self.error = error;

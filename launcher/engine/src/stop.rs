@@ -55,6 +55,7 @@ impl Engine {
         let patience = u64::try_from(seconds).ok().map(Duration::from_secs);
         if let Some(mut channel) = self.connect(&container.id)? {
             channel.queue(&Message::Watch);
+            channel.queue(&Message::Last);
             channel.queue(&Message::Signal(number));
             match wait_exit(&mut channel, patience)? {
                 Waited::TimedOut => {}
@@ -69,6 +70,7 @@ impl Engine {
         match self.connect(&container.id)? {
             Some(mut channel) => {
                 channel.queue(&Message::Watch);
+                channel.queue(&Message::Last);
                 channel.queue(&Message::Signal(libc::SIGKILL));
                 if wait_exit(&mut channel, Some(GRACE))? == Waited::TimedOut {
                     return Err(self.stuck(container));
@@ -148,6 +150,7 @@ impl Engine {
         let id = || container.id.to_string();
         match (paused, container.state.paused) {
             (true, _) if !container.is_running() => return Err(Error::NotRunning(id())),
+            (true, _) if container.state.restarting => return Err(Error::Restarting(id())),
             (true, true) => return Err(Error::AlreadyPaused(id())),
             (false, false) => return Err(Error::NotPaused(id())),
             _ => {}

@@ -277,8 +277,13 @@ fn root_fuse_a_killed_monitor_is_swept() {
         let id = engine.create(options).unwrap();
         engine.start(&id, StartOptions::default()).unwrap();
         let init = engine.find(name).unwrap().state.pid;
-        kill(monitor(&house.root(), id.as_str()));
+        let monitor = monitor(&house.root(), id.as_str());
+        kill(monitor);
         wait_until("the container dies with its monitor", || !runs(init));
+        // The container may be dead before the last thread of its monitor has let go of the lock.
+        wait_until("the monitor is gone", || {
+            !runs(monitor) && threads(monitor) < 2
+        });
     }
     let engine = house.engine();
     assert!(matches!(
@@ -306,6 +311,11 @@ fn monitor(root: &Path, id: &str) -> i32 {
 fn kill(pid: i32) {
     let pid = nix::unistd::Pid::from_raw(pid);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+/// Threads of a process that the kernel still knows; one that waits to be reaped has one.
+fn threads(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
 /// Whether a process executes anything; one that nobody has reaped yet does not.

@@ -152,6 +152,8 @@ pub enum Step {
         env: Vec<OsString>,
         /// A filter to be installed at the very last moment.
         seccomp: Option<SeccompProgram>,
+        /// See [`crate::Spec::init`].
+        init: bool,
     },
 }
 
@@ -227,6 +229,7 @@ struct Launch<'a> {
     seccomp: Option<&'a SeccompProgram>,
     session_keyring: Option<&'a str>,
     set_groups: bool,
+    init: bool,
 }
 
 impl<'a> Launch<'a> {
@@ -247,6 +250,7 @@ impl<'a> Launch<'a> {
             seccomp: spec.seccomp.as_ref(),
             session_keyring: spec.session_keyring.as_deref(),
             set_groups: host.set_groups,
+            init: spec.init,
         }
     }
 
@@ -267,6 +271,7 @@ impl<'a> Launch<'a> {
             seccomp: spec.seccomp.as_ref(),
             session_keyring: spec.session_keyring.as_deref(),
             set_groups,
+            init: false,
         }
     }
 }
@@ -633,6 +638,7 @@ fn process_steps(launch: &Launch<'_>, steps: &mut Vec<Step>) {
         args: launch.args.to_vec(),
         env: launch.env.to_vec(),
         seccomp: late.cloned(),
+        init: launch.init,
     });
 }
 

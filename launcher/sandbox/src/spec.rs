@@ -66,6 +66,8 @@ pub struct Spec {
     pub shm_size_bytes: u64,
     /// Name of the session keyring to join; `None` keeps the caller's keyring.
     pub session_keyring: Option<String>,
+    /// The container's first process is a reaper that passes signals on; the command is its child.
+    pub init: bool,
 }
 
 /// Docker's size of /dev/shm.
@@ -103,6 +105,7 @@ impl Spec {
             cgroup: None,
             shm_size_bytes: SHM_SIZE_BYTES,
             session_keyring: Some("_ses.mille".to_owned()),
+            init: false,
         }
     }
 }

@@ -18,8 +18,8 @@ mod declared;
 mod values;
 
 pub(crate) use declared::add;
-pub(crate) use values::invalid;
 use values::{bytes, capabilities, extra_hosts, integer, name_servers, security_options, ulimits};
+pub(crate) use values::{invalid, restart_policy};
 
 /// Reads the flags; the container is not made yet.
 pub(crate) fn read(verb: &'static Verb, matches: &ArgMatches) -> Result<CreateOptions, Failure> {
@@ -169,6 +169,14 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
         true => Some(Vec::new()),
         false => default.clone(),
     };
+    let policy = text(matches, "restart").unwrap_or("no");
+    let restart_policy = restart_policy(policy).map_err(|text| refused(verb, text))?;
+    if restart_policy.name != "no" && is_on(matches, "rm") {
+        return Err(refused(
+            verb,
+            "conflicting options: cannot specify both --restart and --rm".to_owned(),
+        ));
+    }
     let (cap_add, cap_drop) = capabilities(&texts(matches, "cap-add"), &texts(matches, "cap-drop"));
     Ok(HostConfig {
         binds: some(binds(matches)),
@@ -177,6 +185,7 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
         container_id_file: owned(matches, "cidfile"),
         log_config: log_config(verb, matches)?,
         network_mode: text(matches, "network").unwrap_or("host").to_owned(),
+        restart_policy,
         auto_remove: is_on(matches, "rm"),
         cap_add: some(cap_add),
         cap_drop: some(cap_drop),
@@ -185,6 +194,7 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
         dns_search: texts(matches, "dns-search"),
         extra_hosts: some(extra_hosts(verb, matches)?),
         group_add: some(texts(matches, "group-add")),
+        init: is_on(matches, "init").then_some(true),
         privileged,
         readonly_rootfs: is_on(matches, "read-only"),
         masked_paths: system_paths(&defaults.masked_paths),

@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 
-use crate::commands::{GROUPS, Verb, images, inspect, ps, rm, rmi, volume};
+use crate::commands::{
+    GROUPS, Verb, df, events, images, info, inspect, prune, ps, rm, rmi, volume,
+};
 use crate::failure::Failure;
 use crate::help;
 
@@ -26,6 +28,8 @@ pub(crate) enum Group {
     Image,
     /// `mille volume`.
     Volume,
+    /// `mille system`.
+    System,
 }
 
 /// A name in a group and what it stands for.
@@ -36,12 +40,14 @@ const CONTAINER: &[Entry] = &[
     ("ls", &ps::VERB),
     ("list", &ps::VERB),
     ("ps", &ps::VERB),
+    ("prune", &prune::CONTAINER),
     ("rm", &rm::VERB),
     ("remove", &rm::VERB),
 ];
 const IMAGE: &[Entry] = &[
     ("ls", &images::VERB),
     ("list", &images::VERB),
+    ("prune", &prune::IMAGE),
     ("rm", &rmi::VERB),
     ("remove", &rmi::VERB),
 ];
@@ -53,17 +59,24 @@ const VOLUME: &[Entry] = &[
     ("rm", &volume::RM),
     ("remove", &volume::RM),
 ];
+const SYSTEM: &[Entry] = &[
+    ("df", &df::VERB),
+    ("events", &events::VERB),
+    ("info", &info::VERB),
+    ("prune", &prune::SYSTEM),
+];
 
 /// Commands that a group has by the same name.
 const CONTAINER_SAME: &[&str] = &[
-    "attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename",
-    "restart", "run", "start", "stop", "unpause", "wait",
+    "attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "port",
+    "rename", "restart", "run", "start", "stats", "stop", "top", "unpause", "update", "wait",
 ];
 const IMAGE_SAME: &[&str] = &["history", "import", "load", "save", "tag"];
 
 impl Group {
     /// All of them.
-    pub(crate) const ALL: [Group; 3] = [Group::Container, Group::Image, Group::Volume];
+    pub(crate) const ALL: [Group; 4] =
+        [Group::Container, Group::Image, Group::Volume, Group::System];
 
     /// As it is typed.
     pub(crate) fn name(self) -> &'static str {
@@ -71,6 +84,7 @@ impl Group {
             Group::Container => "container",
             Group::Image => "image",
             Group::Volume => "volume",
+            Group::System => "system",
         }
     }
 
@@ -80,6 +94,7 @@ impl Group {
             Group::Container => "Manage containers",
             Group::Image => "Manage images",
             Group::Volume => "Manage volumes",
+            Group::System => "Manage the store and what runs",
         }
     }
 
@@ -88,6 +103,7 @@ impl Group {
             Group::Container => CONTAINER,
             Group::Image => IMAGE,
             Group::Volume => VOLUME,
+            Group::System => SYSTEM,
         }
     }
 
@@ -96,15 +112,17 @@ impl Group {
             Group::Container => CONTAINER_SAME,
             Group::Image => IMAGE_SAME,
             Group::Volume => &[],
+            Group::System => &[],
         }
     }
 
     /// Its `inspect` is a command of its own: it looks only for one kind of thing.
-    fn inspect(self) -> Entry {
+    fn inspect(self) -> Option<Entry> {
         match self {
-            Group::Container => ("inspect", &inspect::CONTAINER),
-            Group::Image => ("inspect", &inspect::IMAGE),
-            Group::Volume => ("inspect", &inspect::VOLUME),
+            Group::Container => Some(("inspect", &inspect::CONTAINER)),
+            Group::Image => Some(("inspect", &inspect::IMAGE)),
+            Group::Volume => Some(("inspect", &inspect::VOLUME)),
+            Group::System => None,
         }
     }
 
@@ -120,14 +138,15 @@ impl Group {
                 all.push(*entry);
             }
         }
-        all.push(self.inspect());
+        all.extend(self.inspect());
         all.sort_by_key(|(name, _)| *name);
         all
     }
 
     fn find(self, name: &str) -> Option<&'static Verb> {
-        let (inspect, verb) = self.inspect();
-        if name == inspect {
+        if let Some((inspect, verb)) = self.inspect()
+            && name == inspect
+        {
             return Some(verb);
         }
         let named = self.named().iter().find(|(word, _)| *word == name);

@@ -19,6 +19,15 @@ pub(crate) fn from_flag(matches: &ArgMatches, name: &str) -> Result<Option<Times
     found.map(Some).ok_or_else(|| Failure::plain(cause()))
 }
 
+/// Reads a moment for a filter.
+pub(crate) fn from_filter(text: &str) -> Result<Timestamp, Failure> {
+    parse(text, Timestamp::now()).ok_or_else(|| {
+        Failure::Daemon(format!(
+            "failed to parse value as time or duration: {text:?}"
+        ))
+    })
+}
+
 fn parse(text: &str, now: Timestamp) -> Option<Timestamp> {
     duration(text)
         .and_then(|ago| now.checked_sub(ago).ok())

@@ -12,7 +12,9 @@ use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::channel::Channel;
+use crate::events::Subject;
 use crate::freeze::Frozen;
+use crate::layout::Layout;
 use crate::logs::LogStream;
 use crate::logs::write::{JsonLog, Splitter};
 use crate::message::Message;
@@ -70,13 +72,19 @@ pub(super) struct Hub {
     pub(super) standing: Standing,
     /// It is started again by somebody who ends it now: not to be removed.
     pub(super) kept: bool,
+    /// Somebody ends it: not to be started again by its policy.
+    pub(super) last: bool,
+    /// Tells what happens.
+    pub(super) subject: Option<(Layout, Subject)>,
+    /// The signal that stops it.
+    pub(super) stop_signal: i32,
     stdin: Option<Outlet<OwnedFd>>,
     stdin_once: bool,
     /// It closes when what waits has been written.
     stdin_ending: bool,
     outputs: Vec<Output>,
     terminal: Option<OwnedFd>,
-    clients: Vec<Client>,
+    pub(super) clients: Vec<Client>,
     /// Held still for a client, or paused.
     held: Option<Held>,
     log_failed: bool,
@@ -126,6 +134,9 @@ impl Hub {
             merged: PathBuf::new(),
             standing,
             kept: false,
+            last: false,
+            subject: None,
+            stop_signal: libc::SIGTERM,
             stdin: streams.stdin.map(Outlet::new),
             stdin_once: streams.stdin_once,
             stdin_ending: false,
@@ -193,7 +204,7 @@ impl Hub {
         Ok(ended)
     }
 
-    fn flush_clients(&mut self, now: Instant) {
+    pub(super) fn flush_clients(&mut self, now: Instant) {
         for client in &mut self.clients {
             client.flush(now);
         }
@@ -261,7 +272,7 @@ impl Hub {
         Timespec::try_from(least).ok()
     }
 
-    fn accept(&mut self) {
+    pub(super) fn accept(&mut self) {
         match self.listener.accept() {
             Ok((stream, _)) if self.clients.len() < MAX_CLIENTS => {
                 match Channel::new(stream.into()) {
@@ -285,6 +296,8 @@ impl Hub {
     }
 
     fn signal(&mut self, number: i32) {
+        self.last |= ends(number, self.stop_signal);
+        self.note("kill", &[("signal", number.to_string())]);
         let sent = Signal::try_from(number)
             .map_err(io::Error::from)
             .and_then(|signal| self.child.signal(signal));
@@ -293,6 +306,13 @@ impl Hub {
         }
         // As docker: a signal that may end it finds it awake.
         self.wake();
+    }
+
+    /// Notes an event of the container.
+    pub(super) fn note(&self, action: &str, more: &[(&str, String)]) {
+        if let Some((layout, subject)) = &self.subject {
+            subject.note(layout, action, more);
+        }
     }
 
     /// Lets a container go on that is held still, whoever asked for it.
@@ -307,6 +327,13 @@ impl Hub {
         if let Err(error) = self.standing.change(|state| state.set_paused(false)) {
             log::error!("{error}");
         }
+    }
+
+    fn observe(&self) -> Message {
+        let usage = crate::usage::of(self.child.pid()).map_err(|error| error.to_string());
+        let text = usage
+            .and_then(|usage| serde_json::to_string(&usage).map_err(|error| error.to_string()));
+        text.map_or_else(Message::Failed, Message::Observed)
     }
 
     fn pause(&mut self) -> io::Result<()> {
@@ -430,11 +457,16 @@ impl Hub {
                 self.kept = true;
                 return;
             }
+            Message::Last => {
+                self.last = true;
+                return;
+            }
             _ => {}
         }
         let answer = match message {
             Message::Sync => Some(answer(sync(&self.merged))),
             Message::Freeze => Some(answer(self.freeze(index))),
+            Message::Observe => Some(self.observe()),
             Message::Pause => Some(answer(self.pause())),
             Message::Unpause => Some(answer(self.unpause())),
             _ => None,
@@ -495,7 +527,7 @@ impl Hub {
     }
 
     /// Drops clients that are gone; what they held is let go.
-    fn forget_gone(&mut self) {
+    pub(super) fn forget_gone(&mut self) {
         if !self.clients.iter().any(|client| client.gone) {
             return;
         }
@@ -550,6 +582,12 @@ impl Hub {
             }
         }
     }
+}
+
+/// Returns whether somebody who sends this signal wants the container to end for good.
+pub(super) fn ends(number: i32, stop_signal: i32) -> bool {
+    [libc::SIGKILL, libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&number)
+        || number == stop_signal
 }
 
 fn answer(result: io::Result<()>) -> Message {

@@ -7,11 +7,13 @@
 //! Order of a life, each step undone by those after it in reverse when one fails:
 //! lock → run directory and socket → mount of the union → sandbox prepared → state "running" → command executed →
 //! readiness reported → loop → unmount → state "exited" → (`--rm`: removal) → run directory gone → lock freed →
-//! clients told.
+//! clients told. With a restart policy that wants it: loop → unmount → state "restarting" → clients told → wait → mount
+//! and so on; lock and socket are kept.
 
 mod client;
 pub(crate) mod descriptors;
 mod hub;
+mod interval;
 mod process;
 mod report;
 mod standing;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mille_sandbox::host::Host;
 use mille_sandbox::outer::{self, Namespaces};
@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::channel::Channel;
 use crate::container::Container;
 use crate::error::{Error, Result, exit_code_of};
+use crate::events::Subject;
 use crate::files;
 use crate::layout::{ContainerPaths, Layout};
 use crate::lock::Lock;
@@ -26,11 +27,13 @@ use crate::logs::LogStream;
 use crate::logs::write::{JsonLog, rotation};
 use crate::options::Streams as Wanted;
 use crate::records::{self, StateRecord};
+use crate::restart::{self, Backoff};
 use crate::rootfs::{Stack, Writable};
 use crate::signals::Caught;
-use crate::{container_mounts, fuse_device, hosts, launch, removal, sys};
+use crate::{container_mounts, fuse_device, hosts, launch, removal, signals, sys};
 
 use super::hub::{Hub, Streams};
+use super::interval::Heritage;
 use super::report::{Outcome, Reporter};
 use super::standing::Standing;
 
@@ -103,11 +106,14 @@ impl Job {
             nested,
         };
         let mut before = records::read_state(paths).unwrap_or_default();
-        match life.start(before.clone(), attached) {
-            Ok((mut hub, mounted)) => {
+        before.restart_count = 0;
+        let started = life
+            .listen()
+            .and_then(|listener| life.start(before.clone(), listener, attached));
+        match started {
+            Ok((hub, mounted)) => {
                 reporter.send(&Outcome::Running);
-                let result = hub.run();
-                life.finish(&mut hub, mounted, result, lock);
+                life.go_on(hub, mounted, lock);
                 0
             }
             Err(error) => {
@@ -166,13 +172,17 @@ impl Life<'_> {
     fn start(
         &mut self,
         mut state: StateRecord,
+        listener: UnixListener,
         attached: Option<(OwnedFd, Wanted)>,
     ) -> Result<(Hub, Mounted)> {
-        let listener = self.listen()?;
         let mounted = self.mount()?;
         hosts::write(self.paths, self.container)?;
         container_mounts::make_bind_sources(self.container)?;
         let namespaces = self.namespaces()?;
+        // An undumpable process, as the run before this one left it, could not have its children's id maps written.
+        if let Err(errno) = nix::sys::prctl::set_dumpable(true) {
+            log::debug!("set dumpable: {errno}");
+        }
         let (prepared, mut streams) = self.prepare()?;
         self.note_running(&mut state, &prepared)?;
         // From here on SIGTERM is read by the loop; before, it simply ends this process and all that is in the making.
@@ -193,6 +203,9 @@ impl Life<'_> {
         hub.log = rotation(&self.container.host_config.log_config)?
             .map(|rotation| JsonLog::open(&self.paths.log(), rotation))
             .transpose()?;
+        hub.stop_signal = self.stop_signal();
+        hub.subject = Some((self.layout.clone(), Subject::from(self.container)));
+        hub.note("start", &[]);
         hub.namespaces = namespaces;
         hub.merged = self.paths.merged();
         if let Some((socket, wanted)) = attached {
@@ -301,8 +314,65 @@ impl Life<'_> {
         records::write_state(self.paths, state)
     }
 
-    /// Takes the container down after its end.
-    fn finish(&mut self, hub: &mut Hub, mounted: Mounted, result: io::Result<i32>, lock: Lock) {
+    fn stop_signal(&self) -> i32 {
+        signals::parse(&self.container.config.stop_signal).unwrap_or(libc::SIGTERM)
+    }
+
+    /// Carries the container through its runs: one, or as many as its policy wants.
+    fn go_on(&mut self, mut hub: Hub, mut mounted: Mounted, lock: Lock) {
+        let mut backoff = Backoff::default();
+        loop {
+            let began = Instant::now();
+            let result = hub.run();
+            let code = *result.as_ref().unwrap_or(&records::KILLED);
+            hub.note("die", &[("exitCode", code.to_string())]);
+            self.unmount(mounted);
+            let code = match result {
+                Ok(code) if !hub.last && self.wants_another(&hub, code) => code,
+                result => return self.end(&mut hub, result, lock),
+            };
+            let noted = hub
+                .standing
+                .change(|state| state.set_restarting(code, records::now()));
+            note(noted);
+            hub.farewell(code);
+            let wait = backoff.next(began.elapsed());
+            let next = hub.wait_for_next_run(code, wait);
+            if !matches!(next, Ok(true)) {
+                return self.end(&mut hub, next.map(|_| code), lock);
+            }
+            let Heritage {
+                listener,
+                standing,
+                clients,
+            } = hub.leave();
+            let mut state = standing.record;
+            state.restart_count += 1;
+            match self.start(state.clone(), listener, None) {
+                Ok(next) => (hub, mounted) = next,
+                Err(error) => {
+                    log::error!("start again: {error}");
+                    return self.give_up(&mut state, &error, lock);
+                }
+            }
+            hub.clients = clients;
+        }
+    }
+
+    /// Returns whether the policy, as it is now, wants one more run.
+    fn wants_another(&self, hub: &Hub, code: i32) -> bool {
+        match records::read(self.layout, &self.container.id) {
+            Ok(Some(record)) => restart::wants(
+                &record.host_config.restart_policy,
+                code,
+                hub.standing.record.restart_count,
+            ),
+            _ => false,
+        }
+    }
+
+    /// Notes the end of a container whose root is gone, and tells everybody.
+    fn end(&self, hub: &mut Hub, result: io::Result<i32>, lock: Lock) {
         let (code, text) = match result {
             Ok(code) => (code, String::new()),
             Err(error) => {
@@ -310,7 +380,6 @@ impl Life<'_> {
                 (records::KILLED, format!("the monitor failed: {error}"))
             }
         };
-        self.unmount(mounted);
         let state = &mut hub.standing.record;
         state.state.end(code, text, records::now());
         self.settle(state, hub.kept, lock);

@@ -108,6 +108,7 @@ impl Executor {
         args: &[OsString],
         env: &[OsString],
         seccomp: Option<&SeccompProgram>,
+        init: bool,
     ) -> Result<(), Failure> {
         let command = args.first().map(OsString::as_os_str).unwrap_or_default();
         let env = with_home(env, &self.identity.home);
@@ -124,6 +125,9 @@ impl Executor {
         sys::close_on_exec_from(3).during("close the descriptors")?;
         if let Some(filter) = seccomp {
             sys::install_seccomp(filter).during("install the seccomp filter")?;
+        }
+        if init {
+            super::reaper::split()?;
         }
         let mask = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
         mask.map_err(Errno::from_nix)

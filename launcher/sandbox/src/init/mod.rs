@@ -6,6 +6,7 @@ mod command;
 mod device;
 mod identity;
 mod mounts;
+mod reaper;
 mod terminal;
 
 use crate::message::{Channel, Message};
@@ -178,7 +179,12 @@ impl Executor {
             Step::NoNewPrivileges => {
                 rustix::thread::set_no_new_privs(true).during("set no_new_privs")
             }
-            Step::Execute { args, env, seccomp } => self.execute(args, env, seccomp.as_ref()),
+            Step::Execute {
+                args,
+                env,
+                seccomp,
+                init,
+            } => self.execute(args, env, seccomp.as_ref(), *init),
         }
     }
 

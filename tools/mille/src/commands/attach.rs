@@ -54,6 +54,9 @@ fn attach(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
     if found.state.paused {
         return Err(Failure::plain(mille_engine::Error::AttachPaused));
     }
+    if found.state.restarting {
+        return Err(Failure::plain(mille_engine::Error::AttachRestarting));
+    }
     let streams = Streams {
         stdin: !is_on(matches, "no-stdin") && found.config.open_stdin,
         stdout: true,

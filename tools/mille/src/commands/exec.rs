@@ -115,6 +115,7 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             output::emit(&format!("{text}\n"))?;
             Ok(ExitCode::from(NOT_STARTED))
         }
+        Err(Error::Restarting(_)) => Err(Error::Restarting(name).into()),
         Err(Error::ExecPaused(_)) => Err(Error::ExecPaused(name).into()),
         Err(error) => Err(error.into()),
     }

@@ -74,6 +74,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         .store()
         .with_progress(output::progress::reporter(false));
     let id = store.import(tar, &options)?;
+    engine.note_image("import", &id, &id.to_string());
     drop(store);
     output::emit(&format!("{id}\n"))?;
     Ok(ExitCode::SUCCESS)

@@ -55,6 +55,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         .with_progress(output::progress::reporter(is_on(matches, "quiet")));
     let mut lines = Vec::new();
     let loaded = store.load_with(source, &LoadOptions { platform }, &mut |event| {
+        note(&engine, &event);
         lines.push(line(&event));
     });
     // The bar must be gone before anything is printed.
@@ -85,6 +86,18 @@ fn source(input: &str) -> Result<Source, Failure> {
         return Ok(Source::Dir(path.to_owned()));
     }
     Ok(Source::Stream(Box::new(open_file(path)?)))
+}
+
+/// Notes an image that came.
+fn note(engine: &mille_engine::Engine, event: &LoadEvent) {
+    let id = match event {
+        LoadEvent::Loaded(name) => engine.store().resolve(&name.familiar()).ok(),
+        LoadEvent::LoadedId(id) => Some(*id),
+        LoadEvent::Renamed { .. } => None,
+    };
+    if let Some(id) = id {
+        engine.note_image("load", &id, &id.to_string());
+    }
 }
 
 fn line(event: &LoadEvent) -> String {

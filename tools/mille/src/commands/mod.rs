@@ -3,21 +3,25 @@
 mod attach;
 mod commit;
 mod create;
+pub(crate) mod df;
 mod diff;
 mod doctor;
+pub(crate) mod events;
 mod exec;
 mod export;
 mod fsck;
 mod history;
 pub(crate) mod images;
 mod import;
-mod info;
+pub(crate) mod info;
 pub(crate) mod inspect;
 mod kill;
 mod load;
 mod logs;
 mod mount;
 mod pause;
+mod port;
+pub(crate) mod prune;
 pub(crate) mod ps;
 mod rename;
 mod restart;
@@ -26,10 +30,13 @@ pub(crate) mod rmi;
 mod run;
 mod save;
 mod start;
+mod stats;
 mod stop;
 mod tag;
+mod top;
 mod umount;
 mod unpause;
+mod update;
 mod version;
 pub(crate) mod volume;
 mod wait;
@@ -104,6 +111,10 @@ pub(crate) const GROUPS: &[(&str, &[&Verb])] = &[
             &unpause::VERB,
             &wait::VERB,
             &rename::VERB,
+            &update::VERB,
+            &top::VERB,
+            &stats::VERB,
+            &port::VERB,
             &rm::VERB,
         ],
     ),
@@ -128,6 +139,7 @@ pub(crate) const GROUPS: &[(&str, &[&Verb])] = &[
             &umount::VERB,
             &fsck::VERB,
             &doctor::VERB,
+            &events::VERB,
             &info::VERB,
             &version::VERB,
         ],

@@ -92,7 +92,11 @@ fn write(
             engine.check_portable(&item.id)?;
         }
     }
-    Ok(engine.store().save(&items, out)?)
+    engine.store().save(&items, out)?;
+    for item in &items {
+        engine.note_image("save", &item.id, &item.id.to_string());
+    }
+    Ok(())
 }
 
 /// Of what is not there docker's engine repeats what was typed, without a tag that was not.

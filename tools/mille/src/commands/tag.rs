@@ -31,6 +31,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let store = engine.store();
     let image = store.resolve(source)?;
     store.tag(&image, &name)?;
+    engine.note_image("tag", &image, &name.familiar());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -80,6 +80,12 @@ const VALUES: &[(&str, Option<char>, &str, &str)] = &[
         "string",
         "Pull image before running (\"missing\", \"never\") (default \"missing\")",
     ),
+    (
+        "restart",
+        None,
+        "string",
+        "Restart policy to apply when a container exits: no, on-failure[:n], always, unless-stopped (default \"no\")",
+    ),
     ("shm-size", None, "bytes", "Size of /dev/shm"),
     (
         "stop-signal",
@@ -109,6 +115,11 @@ const VALUES: &[(&str, Option<char>, &str, &str)] = &[
 
 /// Flags that are on or off.
 const SWITCHES: &[(&str, Option<char>, &str)] = &[
+    (
+        "init",
+        None,
+        "Run an init inside the container that forwards signals and reaps processes",
+    ),
     (
         "interactive",
         Some('i'),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use clap::ArgMatches;
-use mille_engine::Ulimit;
+use mille_engine::{RestartPolicy, Ulimit};
 
 use crate::arguments::{declared, text, texts};
 use crate::commands::Verb;
@@ -144,6 +144,30 @@ pub(super) fn name_servers(
         }
     };
     texts(matches, "dns").into_iter().map(check).collect()
+}
+
+/// `--restart` as docker's client reads it; what the name means is checked later.
+pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
+    let (name, count) = match text.split_once(':') {
+        Some(("", _)) => {
+            return Err(
+                "invalid restart policy format: no policy provided before colon".to_owned(),
+            );
+        }
+        Some((name, count)) => (name, count),
+        None => (text, ""),
+    };
+    let maximum_retry_count = match count {
+        "" => 0,
+        count => count.parse().map_err(|_| {
+            "invalid restart policy format: maximum retry count must be an integer".to_owned()
+        })?,
+    };
+    let name = if name.is_empty() { "no" } else { name }.to_owned();
+    Ok(RestartPolicy {
+        name,
+        maximum_retry_count,
+    })
 }
 
 /// `--security-opt` as docker's client records it: a profile file's text takes the place of its path, and

@@ -17,6 +17,19 @@ impl Filters {
         typed: &[String],
         known: &[&str],
     ) -> Result<Filters, Failure> {
+        let filters = Self::read_any(verb, typed)?;
+        match filters
+            .0
+            .iter()
+            .find(|(name, _)| !known.contains(&name.as_str()))
+        {
+            Some((name, _)) => Err(Failure::Daemon(format!("Invalid filter '{name}'"))),
+            None => Ok(filters),
+        }
+    }
+
+    /// Reads what was typed, whatever the names.
+    pub(crate) fn read_any(verb: &'static Verb, typed: &[String]) -> Result<Filters, Failure> {
         let mut filters = Vec::new();
         for text in typed.iter().filter(|text| !text.is_empty()) {
             let Some((name, value)) = text.split_once('=') else {
@@ -28,13 +41,7 @@ impl Filters {
             };
             filters.push((name.trim().to_lowercase(), value.trim().to_owned()));
         }
-        match filters
-            .iter()
-            .find(|(name, _)| !known.contains(&name.as_str()))
-        {
-            Some((name, _)) => Err(Failure::Daemon(format!("Invalid filter '{name}'"))),
-            None => Ok(Filters(filters)),
-        }
+        Ok(Filters(filters))
     }
 
     /// The values given for a name.

@@ -8,12 +8,17 @@ const PADDING: usize = 3;
 
 /// Lays out lines whose cells are separated by tabs; every line ends with a newline.
 pub(crate) fn layout(text: &str) -> String {
+    layout_at_least(text, LEAST)
+}
+
+/// The same with another least width.
+pub(crate) fn layout_at_least(text: &str, least: usize) -> String {
     let lines: Vec<Vec<&str>> = text
         .lines()
         .map(|line| line.split('\t').collect())
         .collect();
     let mut widths = vec![Vec::new(); lines.len()];
-    measure(&lines, 0, 0..lines.len(), &mut widths);
+    measure(&lines, least, 0, 0..lines.len(), &mut widths);
     let mut out = String::with_capacity(text.len() * 2);
     for (cells, widths) in lines.iter().zip(&widths) {
         for (index, cell) in cells.iter().enumerate() {
@@ -34,6 +39,7 @@ pub(crate) fn layout(text: &str) -> String {
 /// it divides it in two.
 fn measure(
     lines: &[Vec<&str>],
+    least: usize,
     column: usize,
     range: std::ops::Range<usize>,
     widths: &mut [Vec<usize>],
@@ -59,9 +65,9 @@ fn measure(
             .max()
             .unwrap_or(0);
         for line in widths.iter_mut().take(end).skip(start) {
-            line.push(LEAST.max(widest + PADDING));
+            line.push(least.max(widest + PADDING));
         }
-        measure(lines, column + 1, start..end, widths);
+        measure(lines, least, column + 1, start..end, widths);
         start = end;
     }
 }
