@@ -66,6 +66,19 @@ enum Course {
     Path(Vec<Vec<u8>>),
 }
 
+impl Course {
+    /// The path from the lowers' roots that leads to the same.
+    fn known_as(&self, parent: &Stack) -> Vec<u8> {
+        match self {
+            Self::Under(name) => join(
+                parent.known_as().unwrap_or_default(),
+                OsStr::from_bytes(name),
+            ),
+            Self::Path(components) => components.join(&b'/'),
+        }
+    }
+}
+
 /// What is searched for below an upper object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
@@ -131,7 +144,7 @@ impl View {
             }
         }
         let course = Course::Under(name.as_bytes().to_vec());
-        let found = self.find_lower(parent.stack.dirs(), course, Want::Any)?;
+        let found = self.find_lower(&parent.stack, course, Want::Any)?;
         Ok(found.map(|(stack, stat)| {
             self.node_for(
                 parent,
@@ -151,7 +164,7 @@ impl View {
             return Ok(false);
         }
         let course = Course::Under(name.as_bytes().to_vec());
-        match self.find_lower(parent.stack.dirs(), course, Want::Any) {
+        match self.find_lower(&parent.stack, course, Want::Any) {
             Ok(found) => Ok(found.is_some()),
             Err(error) if error.is(Errno::PERM) || error.is(Errno::IO) => Ok(true),
             Err(error) => Err(error),
@@ -180,7 +193,7 @@ impl View {
                 None
             } else {
                 let course = self.redirected(name, marks.redirect)?;
-                self.find_lower(parent.stack.dirs(), course, Want::Dirs)?
+                self.find_lower(&parent.stack, course, Want::Dirs)?
             }
         } else {
             let marks = file_marks(handle.as_fd(), self.space).op("read marks")?;
@@ -191,7 +204,7 @@ impl View {
                     return Err(refused_mark("metacopy"));
                 }
                 let course = self.redirected(name, marks.redirect)?;
-                let data = self.find_lower(parent.stack.dirs(), course, Want::Data)?;
+                let data = self.find_lower(&parent.stack, course, Want::Data)?;
                 Some(data.ok_or(Error::refused("find data of file", Errno::IO))?)
             } else {
                 None
@@ -199,7 +212,7 @@ impl View {
         };
         let stack = match below {
             Some((stack, _)) => stack,
-            None if kind == FileType::Directory => Stack::of_dir([]),
+            None if kind == FileType::Directory => Stack::of_new_dir(),
             None => Stack::None,
         };
         Ok(Some(Found {
@@ -235,10 +248,12 @@ impl View {
     /// Leads a lookup through the lowers.
     fn find_lower(
         &self,
-        parents: &[LowerDir],
+        parent: &Stack,
         course: Course,
         want: Want,
     ) -> Result<Option<(Stack, Stat)>> {
+        let parents = parent.dirs();
+        let known_as = course.known_as(parent);
         let places: Vec<Place>;
         let mut lookup = match course {
             Course::Under(name) => {
@@ -279,7 +294,7 @@ impl View {
             }
             lookup.found(finding);
         }
-        self.assemble(lookup.finish(), seen, want)
+        self.assemble(lookup.finish(), seen, want, &known_as)
     }
 
     /// Looks at one name in one directory of one lower.
@@ -382,6 +397,7 @@ impl View {
         resolution: Resolution,
         mut seen: Vec<Seen>,
         want: Want,
+        known_as: &[u8],
     ) -> Result<Option<(Stack, Stat)>> {
         let mut take = |place: &Place| {
             let index = seen.iter().position(|seen| seen.is_at(place));
@@ -402,7 +418,7 @@ impl View {
                         top.get_or_insert(stat);
                     }
                 }
-                Ok(top.map(|stat| (Stack::of_dir(dirs), stat)))
+                Ok(top.map(|stat| (Stack::of_dir(dirs, known_as), stat)))
             }
             Resolution::Object { place, data } => {
                 if want == Want::Dirs {

@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use mille_layer::{Dialects, is_reserved_name};
+use mille_layer::{Dialects, Mark, is_reserved_name};
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -13,8 +14,8 @@ use crate::create::{is_whiteout, place};
 use crate::dirs::DirKey;
 use crate::error::{Context, Error, Result};
 use crate::getattr::Handle;
-use crate::node::{Link, NodeRef, State, lock_names};
-use crate::sys::{object, open};
+use crate::node::{Link, NodeRef, State, join, lock_names};
+use crate::sys::{object, open, xattr};
 use crate::view::View;
 use crate::work::Work;
 
@@ -213,19 +214,39 @@ impl View {
             .upper
             .as_ref()
             .is_some_and(|upper| upper.metacopy);
-        let Some(file) = node.stack.file().filter(|_| metacopy) else {
+        if !metacopy {
             return Ok(());
-        };
-        let mut path = vec![b'/'];
-        path.extend_from_slice(&file.path());
-        if !self.features.redirect_dir || path.len() > crate::rename::REDIRECT_LIMIT {
-            return self.copy_up(node, Need::ALL);
         }
         let object = self
             .upper_object(node)?
             .ok_or(Error::refused("rename", Errno::STALE))?;
+        let mark = self.space.os_name(Mark::Redirect);
+        let present = xattr::get(object.as_fd(), mark).op("rename")?;
+        if present
+            .as_ref()
+            .is_some_and(|value| value.starts_with(b"/"))
+        {
+            return Ok(());
+        }
+        let path = known_path(node, present);
+        let Some(path) = path.filter(|path| path.len() <= crate::rename::REDIRECT_LIMIT) else {
+            return self.copy_up(node, Need::ALL);
+        };
+        if !self.features.redirect_dir {
+            return self.copy_up(node, Need::ALL);
+        }
         self.set_redirect(object.as_fd(), &path)
     }
+}
+
+/// Where the lowers together know a file whose upper object has no absolute redirect: under the name it has, or under that
+/// of a relative one, in the lower parts of its directory.
+fn known_path(node: &NodeRef, redirect: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    let state = node.state.read();
+    let link = state.first_link(&node.stack)?;
+    let parent = link.parent.stack.known_as()?;
+    let name = redirect.unwrap_or_else(|| link.name.as_bytes().to_vec());
+    Some([b"/", &*join(parent, OsStr::from_bytes(&name))].concat())
 }
 
 /// Removes a name of an upper directory, leaving a whiteout if something below would show.

@@ -219,7 +219,7 @@ impl View {
         let object = self
             .upper_object(node)?
             .ok_or(Error::refused("rename", Errno::STALE))?;
-        let Some(top) = node.stack.dirs().first() else {
+        let Some(known_as) = node.stack.known_as().filter(|_| !node.stack.is_none()) else {
             if self.lower_has(to.parent, to.name)? {
                 set_opaque(object.as_fd(), None, self.space).op("rename")?;
             }
@@ -232,7 +232,7 @@ impl View {
             // Independent of the place, or still relative to the same parent.
             Some(value) if same_parent || value.starts_with(b"/") => return Ok(()),
             None if same_parent => from.name.as_bytes().to_vec(),
-            _ => [b"/", top.path()].concat(),
+            _ => [b"/", known_as].concat(),
         };
         if redirect.len() > REDIRECT_LIMIT {
             return Err(Error::refused("rename", Errno::XDEV));

@@ -366,7 +366,7 @@ fn root_stack(layers: &[LowerLayer]) -> Result<Stack> {
             ino: layer.stat.st_ino,
         });
     }
-    Ok(Stack::of_dir(dirs))
+    Ok(Stack::of_dir(dirs, b""))
 }
 
 fn open_upper(

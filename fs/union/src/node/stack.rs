@@ -44,6 +44,8 @@ pub(crate) struct Dirs {
     names: RwLock<()>,
     /// Its directories in the lowers, the topmost first; none if it is only in the upper.
     parts: Box<[LowerDir]>,
+    /// Where the lowers together know it, if that is not the path of its topmost directory.
+    known_as: Option<Box<[u8]>>,
     /// The upper's part has become opaque.
     cut: AtomicBool,
 }
@@ -54,14 +56,34 @@ static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 static NO_NAMES: RwLock<()> = RwLock::new(());
 
 impl Stack {
-    /// Of a directory.
-    pub(crate) fn of_dir(parts: impl Into<Box<[LowerDir]>>) -> Self {
+    /// Of a directory that is only in the upper.
+    pub(crate) fn of_new_dir() -> Self {
+        Self::of_dir([], &[])
+    }
+
+    /// Of a directory with these lower parts. `path`: where the lowers together know it; see [`Self::known_as`].
+    pub(crate) fn of_dir(parts: impl Into<Box<[LowerDir]>>, path: &[u8]) -> Self {
+        let parts = parts.into();
+        let own = parts.first().is_none_or(|top| top.path() == path);
         Self::Dirs(Box::new(Dirs {
             serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
             names: RwLock::new(()),
-            parts: parts.into(),
+            known_as: (!own).then(|| path.into()),
+            parts,
             cut: AtomicBool::new(false),
         }))
+    }
+
+    /// The path that leads to this directory from the lowers' roots: what a redirect has to say. A redirect of a lower
+    /// makes it another than the directory has in its own layer. `None` if it has no lower parts.
+    pub(crate) fn known_as(&self) -> Option<&[u8]> {
+        match self {
+            Self::Dirs(dirs) => dirs
+                .known_as
+                .as_deref()
+                .or_else(|| dirs.parts.first().map(LowerDir::path)),
+            Self::None | Self::File(_) => None,
+        }
     }
 
     /// The lower directories; none for anything else.

@@ -38,3 +38,38 @@ fn root_fuse_an_upper_of_fuse_overlayfs_goes_on() {
         "m: gone keep m/gone: m/keep:\n"
     );
 }
+
+/// Lowers that were uppers: one of them has moved a directory, and something else is now where that was. What moves out of
+/// the moved one is written down as the lowers together know it, as the kernel does, not as its own layer has it.
+#[test]
+fn root_fuse_what_leaves_a_directory_that_a_lower_has_moved_is_found_again() {
+    require_root();
+    let stage = Stage::new(
+        2,
+        "mkdir -p l1/old/sub; echo low > l1/old/sub/f; echo data > l1/old/file; echo two > l1/old/linked
+         mkdir l2/moved; mknod l2/old c 0 0; setfattr -n trusted.overlay.redirect -v old l2/moved",
+    );
+    let see =
+        "ls m m/moved m/away | xargs; cat m/away/f m/file m/other; stat -c '%a %i' m/away m/file";
+    let mounted = stage.mount();
+    let before = stage.shell(&format!(
+        "mv m/moved/sub m/away; chmod 600 m/moved/file; mv m/moved/file m/file; chmod 640 m/moved/linked
+         ln m/moved/linked m/other; {see}"
+    ));
+    assert!(
+        before.starts_with("m: away file moved other m/away: f m/moved: linked\nlow\ndata\ntwo\n"),
+        "{before}"
+    );
+    drop(mounted);
+    let redirects = stage.shell(
+        "for name in away file other; do getfattr --only-values -n trusted.overlay.redirect u/$name; echo; done",
+    );
+    assert_eq!(redirects, "/moved/sub\n/moved/file\n/moved/linked\n");
+    let mounted = stage.mount();
+    assert_eq!(stage.shell(see), before);
+    drop(mounted);
+    stage.shell(
+        "mount -t overlay none -o lowerdir=l2:l1,upperdir=u,workdir=w,redirect_dir=on,metacopy=on m; \
+         test \"$(cat m/away/f m/file m/other | xargs)\" = 'low data two'",
+    );
+}
