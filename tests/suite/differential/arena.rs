@@ -275,6 +275,11 @@ impl<'a> Arena<'a> {
         self.directory.join("m1")
     }
 
+    /// What is written through our mount.
+    pub fn upper(&self) -> PathBuf {
+        self.directory.join("u1")
+    }
+
     /// The kernel's mount.
     pub fn kernel(&self) -> Option<PathBuf> {
         self.kind.kernel.then(|| self.directory.join("m2"))

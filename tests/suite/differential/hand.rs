@@ -39,6 +39,11 @@ impl Hand {
         }
     }
 
+    /// The tree.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The size of the file a slot holds open, if it holds one.
     pub fn held_size(&self, slot: usize) -> Option<u64> {
         let meta = self.slots[slot].as_ref()?.metadata().ok()?;
@@ -50,6 +55,12 @@ impl Hand {
         self.at(path)
             .symlink_metadata()
             .is_ok_and(|meta| meta.is_dir())
+    }
+
+    /// True if two paths lead to one object.
+    pub fn are_one(&self, one: &str, other: &str) -> bool {
+        let number = |path| self.at(path).symlink_metadata().map(|meta| meta.ino()).ok();
+        number(one).is_some() && number(one) == number(other)
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -69,6 +80,7 @@ impl Hand {
             }
             Op::Rename { .. }
             | Op::RenameNoReplace { .. }
+            | Op::RenameWhiteout { .. }
             | Op::Exchange { .. }
             | Op::Link { .. }
             | Op::CopyRange { .. } => self.two_paths(operation),
@@ -292,6 +304,7 @@ impl Hand {
         match operation {
             Op::Rename { from, to } => rename(from, to, RenameFlags::empty())?,
             Op::RenameNoReplace { from, to } => rename(from, to, RenameFlags::NOREPLACE)?,
+            Op::RenameWhiteout { from, to } => rename(from, to, RenameFlags::WHITEOUT)?,
             Op::Exchange { from, to } => rename(from, to, RenameFlags::EXCHANGE)?,
             Op::Link { from, to } => {
                 rustix::fs::linkat(CWD, self.at(from), CWD, self.at(to), AtFlags::empty())

@@ -9,6 +9,7 @@ mod exchange;
 mod hand;
 mod handle;
 mod judge;
+mod moments;
 mod op;
 mod places;
 mod random;

@@ -70,6 +70,11 @@ pub enum Op {
         from: Path,
         to: Path,
     },
+    /// With RENAME_WHITEOUT, which no overlay does.
+    RenameWhiteout {
+        from: Path,
+        to: Path,
+    },
     Link {
         from: Path,
         to: Path,
@@ -243,6 +248,67 @@ impl Op {
             other => other,
         }
     }
+
+    /// The paths it names.
+    pub fn paths(&self) -> Vec<Path> {
+        match self.act() {
+            Op::Rename { from, to }
+            | Op::RenameNoReplace { from, to }
+            | Op::Exchange { from, to }
+            | Op::Link { from, to }
+            | Op::CopyRange { from, to } => vec![from, to],
+            Op::Tmpfile { dir, to } => vec![dir, to],
+            Op::LinkHandle { to, .. } => vec![to],
+            Op::Create { path, .. }
+            | Op::Write { path, .. }
+            | Op::Append { path, .. }
+            | Op::Truncate { path, .. }
+            | Op::OpenTrunc(path)
+            | Op::Punch { path, .. }
+            | Op::Allocate { path, .. }
+            | Op::Unlink(path)
+            | Op::Mkdir { path, .. }
+            | Op::Rmdir(path)
+            | Op::Symlink { path, .. }
+            | Op::ReadLink(path)
+            | Op::Chmod { path, .. }
+            | Op::Chown { path, .. }
+            | Op::Utimes { path, .. }
+            | Op::SetXattr { path, .. }
+            | Op::RemoveXattr { path, .. }
+            | Op::SetAcl { path, .. }
+            | Op::RemoveAcl { path, .. }
+            | Op::Touch(path)
+            | Op::SetCapability(path)
+            | Op::Mkfifo(path)
+            | Op::MkSocket(path)
+            | Op::Mknod { path, .. }
+            | Op::Open { path, .. }
+            | Op::OpenNew { path, .. }
+            | Op::OpenDir { path, .. }
+            | Op::Stat(path)
+            | Op::Access { path, .. }
+            | Op::Read(path)
+            | Op::List(path)
+            | Op::RemoveTree(path) => vec![path],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it reads what a file or directory holds, which may set an atime.
+    pub fn reads(&self) -> bool {
+        matches!(
+            self.act(),
+            Op::Read(_)
+                | Op::List(_)
+                | Op::ReadLink(_)
+                | Op::ReadHandle(_)
+                | Op::ListHandle(_)
+                | Op::Seek { .. }
+                | Op::CopyRange { .. }
+                | Op::RemoveTree(_)
+        )
+    }
 }
 
 fn content(random: &mut Random) -> Op {
@@ -303,6 +369,10 @@ fn names(random: &mut Random) -> Op {
         },
         7..=8 => Op::Rmdir(dir(random)),
         9..=14 => Op::Rename {
+            from: path(random),
+            to: path(random),
+        },
+        15 if random.below(3) == 0 => Op::RenameWhiteout {
             from: path(random),
             to: path(random),
         },

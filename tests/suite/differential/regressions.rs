@@ -129,3 +129,23 @@ fn user_namespace_fuse_a_mapping_leaves_the_set_id_bits() {
         ],
     );
 }
+
+#[test]
+fn root_fuse_a_copy_up_by_open_shows_in_the_ctime_at_once() {
+    holds(
+        Kind::ROOT,
+        &[
+            Op::Create {
+                path: "b",
+                exclusive: false,
+                mode: 0o600,
+            },
+            Op::AsUser(Box::new(Op::Allocate {
+                path: "b",
+                at: 3634,
+                len: 641,
+                keep_size: true,
+            })),
+        ],
+    );
+}

@@ -41,7 +41,7 @@ pub struct Times {
 }
 
 /// The kernel's clock for files runs behind by up to a tick; one of 10 ms is the longest there is.
-const CLOCK_LAG: Duration = Duration::from_millis(10);
+pub const CLOCK_LAG: Duration = Duration::from_millis(10);
 
 /// Reads a tree; `Err` tells a listing that does not agree with stat, or what cannot be read.
 pub fn survey(root: &Path) -> Result<Survey, String> {

@@ -106,7 +106,12 @@ impl Server {
             if truncate && flags & libc::O_ACCMODE == libc::O_RDONLY {
                 self.refuse_running(convert::node_id(ino))?;
             }
+            let was_up = node.data_in_upper();
             self.view.prepare_write(&node, truncate)?;
+            if !was_up {
+                // The ctime is that of the copy now, whether it will be written to or not.
+                self.attributes_changed(convert::node_id(ino));
+            }
             if truncate {
                 self.strip_set_id(caller, &node, convert::node_id(ino))?;
             }
