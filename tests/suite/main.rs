@@ -4,6 +4,7 @@
 
 mod at_host;
 mod bad_input;
+mod budget;
 mod clients;
 mod conformance;
 mod crash;

@@ -14,6 +14,7 @@
 mod ancestry;
 pub mod archive;
 mod attr;
+mod bare;
 pub mod changes;
 mod config;
 mod copyup;

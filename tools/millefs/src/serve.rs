@@ -25,7 +25,7 @@ pub(crate) fn serve(options: Options, in_background: bool) -> Result<()> {
         log::warn!("option {} is not known and ignored", word.display());
     }
     // Before any thread exists, so that all inherit the mask and only the waiting thread sees them.
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, REPORT]
         .into_iter()
         .collect();
     signals.thread_block().context("block signals")?;
@@ -140,6 +140,9 @@ fn is_first_user_namespace() -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
+/// Asks for the number of requests served so far.
+const REPORT: Signal = Signal::SIGUSR1;
+
 /// Serves until somebody unmounts, or a signal asks for it.
 fn wait(mounted: Mounted, signals: SigSet) -> Result<()> {
     let mounted = Arc::new(mounted);
@@ -147,16 +150,29 @@ fn wait(mounted: Mounted, signals: SigSet) -> Result<()> {
     let watcher = std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
-            if let Ok(signal) = signals.wait() {
+            while let Ok(signal) = signals.wait() {
+                if signal == REPORT {
+                    crate::complain(&requests(&asked));
+                    continue;
+                }
                 log::info!("{signal}: unmounting");
                 if let Err(error) = asked.unmount() {
                     log::error!("unmount: {error}");
                 }
+                return;
             }
         });
     watcher.context("start the signal thread")?;
     mounted.wait()?;
     Ok(())
+}
+
+/// `requests lookup=3 open=1`: what was served so far, kinds that never came left out.
+fn requests(mounted: &Mounted) -> String {
+    let counts = mounted.requests().into_iter().filter(|(_, n)| *n > 0);
+    counts.fold("requests".to_owned(), |line, (kind, n)| {
+        format!("{line} {kind}={n}")
+    })
 }
 
 /// Messages go to standard error, which is gone once in the background.

@@ -226,6 +226,10 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let server = &self.0;
         server.count(Op::Open);
+        if server.opens_unseen {
+            // Once: the kernel does not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
         let caller = request.into();
         let truncates = flags.0 & libc::O_TRUNC != 0;
         let slow = is_writing(flags.0)

@@ -157,6 +157,10 @@ impl Server {
         if is_acl(name) && !self.acl {
             return reply.error(Errno::EOPNOTSUPP);
         }
+        if self.bareness.asked(&self.view) {
+            // Once: the kernel does not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
         match self
             .node(ino)
             .and_then(|node| self.view.get_xattr(&node, name))

@@ -16,6 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::getattr::Handle;
 use crate::node::{NodeId, NodeRef};
 use crate::setattr::Membership;
+use crate::sys::open;
 use crate::view::View;
 
 /// Lower files up to this size are read through the page cache of the mount. Then a reader who holds one open and a
@@ -237,6 +238,18 @@ impl Server {
         }
     }
 
+    /// Registers the file of a CREATE: not the descriptor it was made with, which would count as open for writing, and
+    /// its attributes as uncertain, as long as the registration is kept.
+    fn register_created(&self, file: &Created, reply: &ReplyCreate) -> Option<Backing> {
+        match open::reopen(file.handle(), OFlags::PATH) {
+            Ok(handle) => self.register(handle.as_fd(), true, reply),
+            Err(errno) => {
+                log::debug!("a created file goes through the server: {errno}");
+                None
+            }
+        }
+    }
+
     /// Answers CREATE with a file just made.
     pub(crate) fn created(&self, node: &NodeRef, file: Created, flags: i32, reply: ReplyCreate) {
         let id = node.id();
@@ -247,7 +260,7 @@ impl Server {
         let face = self.faces.of(id);
         let mut face = face.lock();
         let backing = match &face.way {
-            Way::Closed if self.passthrough() => self.register(file.handle(), true, &reply),
+            Way::Closed if self.passthrough() => self.register_created(&file, &reply),
             // Somebody else's file after all, and open.
             Way::Direct(backing) if backing.in_upper => Some(backing.clone()),
             Way::Direct(_) => {
@@ -342,6 +355,10 @@ impl Server {
         if write {
             if let Some(file) = &files.write {
                 return Ok(file.clone());
+            }
+            if !self.view.is_writable() {
+                // Mounted without an upper, and remounted to be written.
+                return Err(Error::refused("write", Os::ROFS));
             }
             if !node.data_in_upper() {
                 // Opened for writing means copied up: nothing else may be written.

@@ -13,8 +13,6 @@ const MAX_BACKGROUND: u16 = 64;
 /// Asks for what makes the mount right and quick; an old kernel gives what it has.
 pub(crate) fn negotiate(server: &Server, config: &mut KernelConfig) {
     let mut wanted = InitFlags::FUSE_ASYNC_READ
-        // OPEN tells of O_TRUNC, so that bytes about to be cut are not copied up.
-        | InitFlags::FUSE_ATOMIC_O_TRUNC
         // The umask is ours to apply: a default ACL of the parent replaces it.
         | InitFlags::FUSE_DONT_MASK
         // Entries come with their attributes, always: "automatic" falls back to one LOOKUP per entry.
@@ -24,13 +22,19 @@ pub(crate) fn negotiate(server: &Server, config: &mut KernelConfig) {
         // We clear set-id bits; without this the kernel asks for a file capability before every write.
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2
         | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+    if server.opens_unseen {
+        wanted |= InitFlags::FUSE_NO_OPEN_SUPPORT;
+    } else {
+        // OPEN tells of O_TRUNC, so that bytes about to be cut are not copied up.
+        wanted |= InitFlags::FUSE_ATOMIC_O_TRUNC;
+    }
     if !server.mutable {
         wanted |= InitFlags::FUSE_CACHE_SYMLINKS;
     }
     if server.acl {
         wanted |= InitFlags::FUSE_POSIX_ACL;
     }
-    if server.passthrough() {
+    if server.passthrough() && !server.opens_unseen {
         wanted |= InitFlags::FUSE_PASSTHROUGH;
     }
     for flag in wanted.iter() {

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod attrs;
+mod bare;
 mod convert;
 mod counters;
 mod faces;

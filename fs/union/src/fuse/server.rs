@@ -7,6 +7,7 @@ use std::time::Duration;
 use fuser::{Errno, INodeNo, Notifier, Request};
 use rustix::io::Errno as Os;
 
+use super::bare::Bareness;
 use super::convert;
 use super::counters::{Counters, Op};
 use super::faces::Faces;
@@ -34,6 +35,7 @@ pub(crate) struct Server {
     pub(crate) counters: Arc<Counters>,
     pub(crate) pool: Pool,
     pub(crate) tidy: Arc<Tidy>,
+    pub(crate) bareness: Arc<Bareness>,
     pub(crate) notifier: OnceLock<Notifier>,
     /// Whether the kernel may be given backing files; cleared when it turns out that it will not take them.
     pub(crate) passthrough: AtomicBool,
@@ -42,6 +44,9 @@ pub(crate) struct Server {
     pub(crate) mutable: bool,
     static_nlink: bool,
     timeout: Duration,
+    /// The kernel opens files by itself and caches what it reads of them: nothing here can change, so there is nothing that
+    /// an OPEN could tell.
+    pub(crate) opens_unseen: bool,
     /// The server is subject to permission bits like anybody else.
     pub(crate) ordinary: bool,
     /// What the server writes leaves set-id bits: true only of the machine's own root.
@@ -51,6 +56,8 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(view: Arc<View>, counters: Arc<Counters>, options: &MountOptions) -> Self {
         let mutable = view.has_mutable_lower();
+        let view_is_writable = view.is_writable();
+        let ordinary = !rustix::process::geteuid().is_root();
         let ownership = view.ownership;
         let faces = Arc::new(Faces::new());
         let held = Arc::downgrade(&faces);
@@ -71,6 +78,8 @@ impl Server {
             counters,
             pool: Pool::new(),
             tidy: Arc::default(),
+            bareness: Arc::default(),
+            opens_unseen: options.read_only && !view_is_writable && !mutable && !ordinary,
             notifier: OnceLock::new(),
             passthrough: AtomicBool::new(options.passthrough == Passthrough::Auto),
             // Where modes are told by an attribute, a list would limit another mode than the one told.
@@ -78,7 +87,7 @@ impl Server {
             mutable,
             static_nlink: options.static_nlink,
             timeout: options.timeout.unwrap_or(FOREVER),
-            ordinary: !rustix::process::geteuid().is_root(),
+            ordinary,
             keeps_set_id: crate::sys::caller::keeps_set_id_everywhere(),
         }
     }

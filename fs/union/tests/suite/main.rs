@@ -8,6 +8,7 @@
     reason = "a test says what went wrong by failing"
 )]
 
+mod budget;
 mod changes;
 mod claims;
 mod crowd;

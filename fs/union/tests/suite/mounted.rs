@@ -239,61 +239,6 @@ fn root_fuse_a_large_directory_is_listed_once_and_emptied() {
 }
 
 #[test]
-fn root_fuse_requests_stay_within_their_budget() {
-    require_root();
-    let stage = Stage::new(
-        1,
-        "mkdir l1/d; for i in 1 2 3; do head -c 300000 /dev/zero > l1/d/$i; done; echo s > l1/d/small",
-    );
-    let mounted = stage.mount();
-    // Requests that a piece of work costs its caller, by kind.
-    let count = |work: &dyn Fn()| -> Vec<(&'static str, u64)> {
-        let before = mounted.requests();
-        work();
-        let after = mounted.requests().into_iter().zip(before);
-        let spent = after.map(|((kind, after), (_, before))| (kind, after - before));
-        spent
-            .filter(|(kind, n)| *n > 0 && !["release", "forget"].contains(kind))
-            .collect()
-    };
-    let stat = || assert!(std::fs::metadata(stage.path("m/d/1")).is_ok());
-    let missing = || assert!(std::fs::metadata(stage.path("m/d/missing")).is_err());
-    let walk = || {
-        for entry in stage.path("m/d").read_dir().unwrap() {
-            entry.unwrap().metadata().unwrap();
-        }
-    };
-    let read = || drop(std::fs::read(stage.path("m/d/2")).unwrap());
-    let read_small = || drop(std::fs::read(stage.path("m/d/small")).unwrap());
-    for quiet in [&stat as &dyn Fn(), &missing, &walk] {
-        quiet();
-        quiet();
-        assert_eq!(count(quiet), []);
-    }
-    read();
-    read_small();
-    read_small();
-    assert_eq!(count(&read_small), [("open", 1)]);
-    // The attributes are asked for again because a passthrough read has renewed the access time.
-    assert_eq!(count(&read), [("getattr", 1), ("open", 1)]);
-    let create = || std::fs::write(stage.path("m/d/new"), b"x").unwrap();
-    assert_eq!(
-        count(&create),
-        [("lookup", 1), ("getxattr", 1), ("create", 1)]
-    );
-    let opened = OpenOptions::new()
-        .write(true)
-        .open(stage.path("m/d/new"))
-        .unwrap();
-    opened.write_all_at(b"1", 0).unwrap();
-    assert_eq!(count(&|| opened.write_all_at(b"2", 1).unwrap()), []);
-    drop(opened);
-    let remove = || std::fs::remove_file(stage.path("m/d/new")).unwrap();
-    assert_eq!(count(&remove), [("unlink", 1)]);
-    drop(mounted);
-}
-
-#[test]
 fn root_fuse_new_objects_belong_to_their_makers() {
     require_root();
     let stage = Stage::new(
