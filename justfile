@@ -24,3 +24,8 @@ check:
 # side by side with bubblewrap, runc and tar
 bench:
     cargo run --release -p mille-benches
+
+# side by side with the kernel's overlayfs, fuse-overlayfs and a plain directory, workload by workload
+compare *ARGS:
+    cargo build --release -p millefs -p mille-benches
+    target/release/mille-benches compare {{ARGS}}

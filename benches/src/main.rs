@@ -6,6 +6,8 @@
 
 mod archive;
 mod cache;
+mod compare;
+mod machine;
 mod memory;
 mod rounds;
 mod startup;
@@ -23,16 +25,29 @@ fn main() -> Result<()> {
     let mut rounds = DEFAULT_ROUNDS;
     let mut wanted = Vec::new();
     let mut save = None;
+    let mut plot = None;
     let mut args = std::env::args().skip(1);
+    let mut comparing = false;
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--rounds" => rounds = args.next().context("--rounds needs a number")?.parse()?,
             "--save" => save = Some(PathBuf::from(args.next().context("--save needs a file")?)),
+            "--plot" => plot = Some(PathBuf::from(args.next().context("--plot needs a file")?)),
+            "--caller" => return compare::be_caller(args),
+            "compare" => comparing = true,
             flag if flag.starts_with('-') => bail!(
-                "unknown flag {flag}; usage: mille-benches [--rounds N] [--save FILE] [startup|archive|memory|cache]…"
+                "unknown flag {flag}; usage: mille-benches [--rounds N] [--save FILE] [startup|archive|memory|cache]…\n       mille-benches compare [--rounds N] [--save FILE] [--plot FILE] [WORDS OF WORKLOADS]"
             ),
             name => wanted.push(name.to_string()),
         }
+    }
+    if comparing {
+        return compare::compare(&compare::Wish {
+            rounds,
+            only: wanted,
+            save,
+            plot,
+        });
     }
     let all = wanted.is_empty();
     let is_wanted = |name: &str| all || wanted.iter().any(|want| want == name);

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use crate::machine::Machine;
+
 /// Where a run works: the built programs, a directory of its own, a busybox root in it.
 #[derive(Debug)]
 pub struct Place {
@@ -156,7 +158,8 @@ impl Comparison {
     }
 }
 
-fn median(times: &[f64]) -> f64 {
+/// The middle one.
+pub fn median(times: &[f64]) -> f64 {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]
@@ -166,22 +169,12 @@ fn median(times: &[f64]) -> f64 {
 pub fn save(file: &Path, results: &[Comparison]) -> Result<()> {
     #[derive(Serialize)]
     struct Run<'a> {
-        kernel: String,
-        cpu: String,
-        cores: usize,
+        #[serde(flatten)]
+        machine: Machine,
         results: &'a [Comparison],
     }
-    let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
-    let cpu = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or_default();
     let run = Run {
-        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?
-            .trim()
-            .to_string(),
-        cpu: cpu.trim_start_matches([' ', '\t', ':']).to_string(),
-        cores: std::thread::available_parallelism()?.get(),
+        machine: Machine::here()?,
         results,
     };
     std::fs::write(file, serde_json::to_string_pretty(&run)? + "\n")
