@@ -15,6 +15,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 /// Name of the ordinary user that `tests/run` creates (`useradd -m` gives it a range in /etc/subuid).
 pub const ORDINARY_USER: &str = "mille-test";
 
+/// The build of `mille` whose protections can be left out, as `tests/run ci` keeps it beside the usual one.
+pub const WEAKENED: &str = "mille-weakened";
+
 /// Name of the user without subordinate ids that `tests/run` creates.
 pub const ONE_ID_USER: &str = "mille-one";
 
@@ -166,9 +169,13 @@ fn source(name: &str) -> PathBuf {
     let here = std::env::current_exe().unwrap();
     let profile = here.parent().and_then(Path::parent).unwrap();
     let path = profile.join(name);
+    let how = match name {
+        WEAKENED => "tests/run ci",
+        _ => "cargo build --workspace --bins",
+    };
     assert!(
         path.exists(),
-        "{} is not built: run `cargo build --workspace --bins`",
+        "{} is not built: run `{how}`",
         path.display()
     );
     path

@@ -60,3 +60,19 @@ pub fn debian_tar() -> PathBuf {
     });
     kept
 }
+
+/// A program that makes one system call by number with up to three arguments and prints its errno, 0 if there was none.
+pub const CALL: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+int main(int c, char **v) {
+    long a[4] = {0};
+    for (int i = 1; i < c && i < 5; i++) a[i - 1] = strtol(v[i], 0, 0);
+    long r = syscall(a[0], a[1], a[2], a[3]);
+    printf("%d\n", r < 0 ? errno : 0);
+    return 0;
+}
+"#;

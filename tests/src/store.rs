@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sha2::{Digest, Sha256};
+
 use crate::program::{self, Outcome, Who};
 use crate::{leftovers, rootfs};
 
@@ -14,6 +16,8 @@ pub struct Store {
     pub who: Who,
     directory: tempfile::TempDir,
     root: PathBuf,
+    /// The protection that the program leaves out, for the escape suite.
+    weakened: Option<&'static str>,
 }
 
 impl Store {
@@ -31,7 +35,34 @@ impl Store {
             who,
             directory,
             root,
+            weakened: None,
         }
+    }
+
+    /// From here on the weakened build runs, without the protection of this name (`mille_sandbox::weaken::Hole`).
+    pub fn weaken(&mut self, hole: &'static str) {
+        self.weakened = Some(hole);
+    }
+
+    /// Whether [`Store::weaken`] was called.
+    pub fn is_weakened(&self) -> bool {
+        self.weakened.is_some()
+    }
+
+    /// The program that runs on this store.
+    pub fn program(&self) -> PathBuf {
+        program::built(match self.weakened {
+            None => "mille",
+            Some(_) => program::WEAKENED,
+        })
+    }
+
+    fn with_hole(&self, mut command: Command) -> Command {
+        match self.weakened {
+            None => command.env_remove("MILLE_WEAKEN"),
+            Some(hole) => command.env("MILLE_WEAKEN", hole),
+        };
+        command
     }
 
     /// Makes a store that holds the busybox image `bb`.
@@ -54,9 +85,21 @@ impl Store {
         self.directory.path().join(name)
     }
 
+    /// Where its run-time state is: what does not outlive a reboot.
+    pub fn run_directory(&self) -> PathBuf {
+        let base = match self.who.account() {
+            None => PathBuf::from("/run/mille"),
+            // The test's own directory has too long a name for sockets.
+            Some(user) => PathBuf::from(format!("/tmp/mille-{}", user.uid)),
+        };
+        let root = self.root.canonicalize().unwrap();
+        let hash = crate::tree::hex(&Sha256::digest(root.as_os_str().as_encoded_bytes()));
+        base.join(&hash[..12])
+    }
+
     /// A command line of `mille` on this store.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = self.who.command(&program::built("mille"));
+        let mut command = self.with_hole(self.who.command(&self.program()));
         command
             .arg("--root")
             .arg(&self.root)
@@ -88,12 +131,12 @@ impl Store {
 
     /// Runs a shell script as this user beside the store with `$mille` set to the program and its root.
     pub fn script(&self, script: &str) -> Outcome {
-        let mut command = self.who.command(Path::new("/bin/bash"));
+        let mut command = self.with_hole(self.who.command(Path::new("/bin/bash")));
         command
             .args(["-uo", "pipefail", "-c", script])
             .current_dir(self.directory.path());
         command
-            .env("mille", program::built("mille"))
+            .env("mille", self.program())
             .env("MILLE_ROOT", &self.root);
         command.env("XDG_RUNTIME_DIR", self.directory.path());
         program::run(command, b"")

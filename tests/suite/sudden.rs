@@ -1,12 +1,10 @@
 //! kill -9 at any step of any command that changes something, and of the monitors and servers it starts: the next
 //! command works, the store is whole, and nothing is left of what was killed.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sha2::{Digest, Sha256};
 
 use mille_tests::tracer::{Victim, kill_at};
 use mille_tests::{Store, Who, leftovers};
@@ -184,17 +182,6 @@ impl House {
         assert!(aside.is_empty(), "{what}: {aside:?}");
     }
 
-    fn run_directory(&self) -> PathBuf {
-        let base = match self.store.who.account() {
-            None => PathBuf::from("/run/mille"),
-            // The test's own directory has too long a name for sockets.
-            Some(user) => PathBuf::from(format!("/tmp/mille-{}", user.uid)),
-        };
-        let root = self.store.root().canonicalize().unwrap();
-        let hash = mille_tests::tree::hex(&Sha256::digest(root.as_os_str().as_encoded_bytes()));
-        base.join(&hash[..12])
-    }
-
     /// What must hold when no container is left.
     fn empty(&self, what: &str) {
         assert_eq!(self.line("ps -aq").out(), "", "{what}");
@@ -210,7 +197,7 @@ impl House {
             );
             std::thread::sleep(Duration::from_millis(5));
         }
-        let run = self.run_directory();
+        let run = self.store.run_directory();
         let left: Vec<_> = names(&run)
             .into_iter()
             .filter(|name| name.len() == 64)

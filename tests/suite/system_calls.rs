@@ -1,30 +1,14 @@
 //! Seccomp: what a container may ask of the kernel, as root and as an ordinary user.
 
 use mille_tests::program::require;
-use mille_tests::{Store, Who};
-
-/// A program that makes one system call by number with up to three arguments and prints its errno, 0 if there was none.
-const CALL: &str = r#"
-#define _GNU_SOURCE
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-int main(int c, char **v) {
-    long a[4] = {0};
-    for (int i = 1; i < c && i < 5; i++) a[i - 1] = strtol(v[i], 0, 0);
-    long r = syscall(a[0], a[1], a[2], a[3]);
-    printf("%d\n", r < 0 ? errno : 0);
-    return 0;
-}
-"#;
+use mille_tests::{Store, Who, rootfs};
 
 /// A store whose image `bb` has the program at /call.
 fn store(who: Who) -> Store {
     require("gcc", "gcc");
     let store = Store::with_busybox(who);
     let source = store.file("call.c");
-    std::fs::write(&source, CALL).unwrap();
+    std::fs::write(&source, rootfs::CALL).unwrap();
     who.own(&source);
     store
         .script("mkdir c && gcc -static -O -o c/call call.c && tar -C c -cf call.tar call && cp bb.tar all.tar && tar -Af all.tar call.tar && $mille import all.tar bb")

@@ -13,6 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use mille_layer::{Mark, MarkSpace, Ownership};
+use mille_sandbox::weaken::{self, Hole};
 use rustix::fs::XattrFlags;
 
 use crate::error::{Error, Result};
@@ -43,6 +44,9 @@ pub(crate) struct Dialect {
 pub(crate) fn ensure(layout: &Layout, dialect: Dialect) -> Result<()> {
     appear(layout, &layout.init_layer(), |tree| {
         for name in DIRECTORIES {
+            if name == "proc" && weaken::is_open(Hole::ProcLink) {
+                continue;
+            }
             make_implied(&tree.join(name), dialect)?;
         }
         for name in FILES {

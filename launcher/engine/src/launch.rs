@@ -8,6 +8,8 @@ use mille_sandbox::{
     Rlimit, SharedNamespaces, Spec, WindowSize,
 };
 
+use mille_sandbox::weaken::{self, Hole};
+
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::hosts;
@@ -138,6 +140,12 @@ impl Environment {
         }
         for (name, value) in container.config.environment() {
             env.set(format!("{name}={value}").into());
+        }
+        if weaken::is_open(Hole::ImageEnv) {
+            let names = container.config.env.iter().flatten();
+            for (name, value) in names.filter_map(|name| Some((name, std::env::var(name).ok()?))) {
+                env.set(format!("{name}={value}").into());
+            }
         }
         env
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use mille_layer::{MarkSpace, Ownership};
 use mille_sandbox::outer::{self, OuterMode, Wish};
+use mille_sandbox::weaken::{self, Hole};
 use mille_store::{Store, StoreOptions};
 
 use crate::engine::{Engine, Mode};
@@ -173,7 +174,13 @@ fn root_directory(given: Option<&Path>, real_root: bool) -> Result<PathBuf> {
             unusable(&format!("create directory {}: {error}", parent.display()))
         })?;
     }
-    match files::make_directory(&root, 0o700) {
+    // What others could enter they could execute set-id programs of images in.
+    let mode = if weaken::is_open(Hole::StoreMode) {
+        0o755
+    } else {
+        0o700
+    };
+    match files::make_directory(&root, mode) {
         Err(Error::Io { source, .. }) => return Err(unusable(&source)),
         other => other?,
     };

@@ -30,17 +30,20 @@ mod message;
 pub mod outer;
 mod plan;
 mod rootfs;
+mod seal;
 pub mod seccomp;
 mod spawn;
 mod spec;
 mod subid;
 mod sys;
 mod user;
+pub mod weaken;
 
 pub use capability::{CapSet, Capability, UnknownCapability};
 pub use child::{Child, ExitStatus, Prepared};
 pub use error::{Failure, Outcome, PlanError, SpawnError, Verb, Warning};
 pub use plan::{Nodes, Plan, Step};
+pub use seal::run_sealed;
 pub use spawn::{exec, prepare, prepare_exec, spawn};
 pub use spec::{
     BpfInstruction, CgroupPlacement, Device, DeviceKind, ExecSpec, IdMap, IdMaps, Mount, MountKind,

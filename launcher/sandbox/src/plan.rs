@@ -8,6 +8,7 @@
 
 use crate::host::{Cgroups, Host};
 use crate::rootfs::clean;
+use crate::weaken::{self, Hole};
 use crate::{
     CapSet, Capability, CgroupPlacement, Device, DeviceKind, ExecSpec, IdMap, IdMaps, Mount,
     MountKind, Network, PlanError, Propagation, Rlimit, SeccompProgram, Spec, WindowSize,
@@ -21,6 +22,8 @@ use std::path::{Path, PathBuf};
 pub enum Nodes {
     /// `mknod`.
     Make,
+    /// `mknod`, and each node is a mount of its own that lets it be opened: what it lies on does not.
+    MakeAndMount,
     /// The host's nodes are bound, since a user namespace may not make any.
     Bind,
 }
@@ -42,11 +45,16 @@ pub enum Step {
     Root {
         /// Where it is on the host.
         path: PathBuf,
+        /// No device node in it can be opened.
+        nodev: bool,
     },
     /// Mounts /proc: a new one, else one with processes only, else the host's.
     Proc,
     /// Mounts the memory filesystem on /dev.
-    Dev,
+    Dev {
+        /// No device node made in it can be opened; those of [`Step::Devices`] are mounts of their own.
+        nodev: bool,
+    },
     /// Makes device nodes below /dev, or elsewhere.
     Devices {
         /// Which.
@@ -416,7 +424,10 @@ fn namespaces(spec: &Spec) -> u64 {
     let wanted = [
         (true, libc::CLONE_NEWNS),
         (true, libc::CLONE_NEWTIME),
-        (!spec.shared.pid, libc::CLONE_NEWPID),
+        (
+            !spec.shared.pid && !weaken::is_open(Hole::PidNamespace),
+            libc::CLONE_NEWPID,
+        ),
         (!spec.shared.ipc, libc::CLONE_NEWIPC),
         (!spec.shared.uts, libc::CLONE_NEWUTS),
         (spec.network == Network::None, libc::CLONE_NEWNET),
@@ -480,6 +491,18 @@ const USUAL_DEVICES: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
+/// Whether these are the numbers of a device every container has.
+pub(crate) fn is_usual_device(major: u32, minor: u32) -> bool {
+    let known = |device: &(&str, u32, u32)| (device.1, device.2) == (major, minor);
+    USUAL_DEVICES.iter().any(known)
+}
+
+/// Whether device nodes of the container's own making are useless: by default its root may make them (`CAP_MKNOD`), and
+/// nothing else stands between them and the disks of the host.
+fn nodev(spec: &Spec) -> bool {
+    !spec.privileged && !weaken::is_open(Hole::Devices)
+}
+
 fn usual_devices() -> impl Iterator<Item = Device> {
     USUAL_DEVICES.iter().map(|&(path, major, minor)| Device {
         path: path.into(),
@@ -527,9 +550,13 @@ fn mount_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
     steps.push(Step::DetachMounts { propagation });
     steps.push(Step::Root {
         path: spec.rootfs.clone(),
+        nodev: nodev(spec),
     });
     kernel_filesystems(spec, host, steps);
-    steps.extend(spec.mounts.iter().cloned().map(Step::Mount));
+    steps.extend(spec.mounts.iter().cloned().map(|mut mount| {
+        mount.options.nodev |= nodev(spec);
+        Step::Mount(mount)
+    }));
     if spec.terminal {
         steps.push(Step::Terminal {
             window: spec.window,
@@ -542,10 +569,10 @@ fn mount_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
         steps.push(Step::MakeCwd(cwd));
     }
     if !spec.privileged {
-        if !spec.readonly_paths.is_empty() {
+        if !spec.readonly_paths.is_empty() && !weaken::is_open(Hole::ReadonlyPaths) {
             steps.push(Step::ReadonlyPaths(spec.readonly_paths.clone()));
         }
-        if !spec.masked_paths.is_empty() {
+        if !spec.masked_paths.is_empty() && !weaken::is_open(Hole::Masks) {
             steps.push(Step::MaskedPaths(spec.masked_paths.clone()));
         }
     }
@@ -559,15 +586,15 @@ fn kernel_filesystems(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
     let may_make_nodes = spec.user_namespace.is_none()
         && host.initial_user_namespace
         && host.capabilities.contains(Capability::MKNOD);
-    let nodes = if may_make_nodes {
-        Nodes::Make
-    } else {
-        Nodes::Bind
+    let nodes = match (may_make_nodes, nodev(spec)) {
+        (true, false) => Nodes::Make,
+        (true, true) => Nodes::MakeAndMount,
+        (false, _) => Nodes::Bind,
     };
     let readonly = !spec.privileged;
     steps.extend([
         Step::Proc,
-        Step::Dev,
+        Step::Dev { nodev: nodev(spec) },
         Step::Devices {
             devices: usual_devices().chain(spec.devices.clone()).collect(),
             nodes,
@@ -583,7 +610,7 @@ fn kernel_filesystems(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
         Step::Sys { readonly },
         Step::Cgroups {
             layout: host.cgroups.clone(),
-            readonly,
+            readonly: readonly && !weaken::is_open(Hole::Cgroups),
         },
     ]);
 }
@@ -619,19 +646,25 @@ fn process_steps(launch: &Launch<'_>, steps: &mut Vec<Step>) {
         steps.push(Step::Rlimits(launch.rlimits.to_vec()));
     }
     steps.push(Step::EnterCwd(launch.cwd.clone()));
+    let no_new_privileges = launch.no_new_privileges && !weaken::is_open(Hole::NoNewPrivileges);
     // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
-    let (early, late) = match (launch.seccomp, launch.no_new_privileges) {
+    let (early, late) = match (launch.seccomp, no_new_privileges) {
         (Some(filter), false) => (Some(filter), None),
         (filter, _) => (None, filter),
     };
-    steps.extend(early.cloned().map(Step::Seccomp));
-    steps.push(Step::BoundingSet(launch.capabilities));
+    let filtered = !weaken::is_open(Hole::Seccomp);
+    steps.extend(early.cloned().filter(|_| filtered).map(Step::Seccomp));
+    steps.push(Step::BoundingSet(if weaken::is_open(Hole::BoundingSet) {
+        CapSet::ALL
+    } else {
+        launch.capabilities
+    }));
     steps.push(Step::SwitchUser {
         set_groups: launch.set_groups,
         groups_wanted: !launch.extra_groups.is_empty(),
     });
     steps.push(Step::Capabilities(launch.capabilities));
-    if launch.no_new_privileges {
+    if no_new_privileges {
         steps.push(Step::NoNewPrivileges);
     }
     steps.push(Step::Execute {

@@ -26,6 +26,9 @@ use std::process::ExitCode;
 use arguments::Parsed;
 use lookup::Asked;
 
+/// Commands that start processes of containers: they run from a place that nothing in a container can write to.
+const STARTING: [&str; 4] = ["run", "start", "restart", "exec"];
+
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
@@ -43,6 +46,12 @@ fn run() -> Result<ExitCode, failure::Failure> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    let name = verb.name.rsplit(' ').next().unwrap_or(verb.name);
+    if STARTING.contains(&name)
+        && let Err(errno) = mille_engine::run_sealed()
+    {
+        log::debug!("the program cannot be sealed: {errno}");
+    }
     match arguments::parse(verb, words)? {
         Parsed::Matches(matches) => (verb.run)(&context::Context::new(globals), &matches),
         Parsed::Help => output::emit(&help::command(verb)).map(|()| ExitCode::SUCCESS),

@@ -6,6 +6,7 @@
 use super::mounts::{KERNEL_FLAGS, attach, clone_tree, mount_on};
 use super::{Context, Executor};
 use crate::plan::Nodes;
+use crate::sys::{self, SetAttr};
 use crate::{Device, DeviceKind, Failure};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
@@ -24,10 +25,11 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 impl Executor {
-    pub(super) fn mount_dev(&mut self) -> Result<(), Failure> {
+    pub(super) fn mount_dev(&mut self, nodev: bool) -> Result<(), Failure> {
         let path = Path::new("/dev");
         let target = self.strict_target("/dev")?;
-        let flags = MountFlags::NOSUID | MountFlags::STRICTATIME;
+        let mut flags = MountFlags::NOSUID | MountFlags::STRICTATIME;
+        flags.set(MountFlags::NODEV, nodev);
         mount_on(
             target.as_fd(),
             "tmpfs",
@@ -140,24 +142,15 @@ fn make_node(
     nodes: Nodes,
 ) -> Result<(), Errno> {
     match nodes {
-        Nodes::Make => {
-            let kind = match device.kind {
-                DeviceKind::Char => FileType::CharacterDevice,
-                DeviceKind::Block => FileType::BlockDevice,
-            };
-            let number = rustix::fs::makedev(device.major, device.minor);
-            rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(device.mode), number)?;
-            if (device.uid, device.gid) == (0, 0) {
-                return Ok(());
-            }
-            let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-            rustix::fs::chownat(
-                parent,
-                name,
-                Some(uid),
-                Some(gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
+        Nodes::Make => make_own_node(parent, name, device),
+        Nodes::MakeAndMount => {
+            make_own_node(parent, name, device)?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let node = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+            let tree = clone_tree(node.as_fd(), Path::new(""), false)?;
+            let devices = SetAttr::change(SetAttr::NOSUID | SetAttr::NOEXEC, SetAttr::NODEV);
+            sys::set_mount_attributes(tree.as_fd(), devices, false)?;
+            attach(tree.as_fd(), node.as_fd())
         }
         Nodes::Bind => {
             let flags =
@@ -167,4 +160,20 @@ fn make_node(
             attach(tree.as_fd(), file.as_fd())
         }
     }
+}
+
+/// Makes a node with the numbers, mode and owner of a device.
+fn make_own_node(parent: BorrowedFd<'_>, name: &OsStr, device: &Device) -> Result<(), Errno> {
+    let kind = match device.kind {
+        DeviceKind::Char => FileType::CharacterDevice,
+        DeviceKind::Block => FileType::BlockDevice,
+    };
+    let number = rustix::fs::makedev(device.major, device.minor);
+    rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(device.mode), number)?;
+    if (device.uid, device.gid) == (0, 0) {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::chownat(parent, name, Some(uid), Some(gid), flags)
 }

@@ -4,6 +4,7 @@ use super::mounts::{attach, clone_tree};
 use super::{Context, Executor};
 use crate::message::Message;
 use crate::rootfs::{DEVPTS_MAGIC, filesystem_magic, is_char_device};
+use crate::weaken::{self, Hole};
 use crate::{Failure, WindowSize};
 use rustix::fd::AsFd;
 use rustix::fs::OFlags;
@@ -61,7 +62,9 @@ impl Executor {
 
     /// Starts a session of its own, with the terminal as the controlling one and as the three streams.
     pub(super) fn start_session(&mut self) -> Result<(), Failure> {
-        rustix::process::setsid().during("start a session")?;
+        if !weaken::is_open(Hole::Session) {
+            rustix::process::setsid().during("start a session")?;
+        }
         if let Some(tty) = &self.tty {
             rustix::process::ioctl_tiocsctty(tty)
                 .during("make the terminal the controlling one")?;

@@ -43,6 +43,15 @@ impl SetAttr {
         }
     }
 
+    /// Sets some attributes and clears others.
+    pub(crate) fn change(set: u64, clear: u64) -> Self {
+        Self {
+            set,
+            clear,
+            ..Self::default()
+        }
+    }
+
     /// Sets these attributes.
     pub(crate) fn set(attributes: u64) -> Self {
         Self {
