@@ -21,6 +21,10 @@ check:
     tests/run
     cargo deny check
 
+# manual pages, into target/man
+man:
+    cargo run -p mille -- __man target/man
+
 # side by side with bubblewrap, runc and tar
 bench:
     cargo run --release -p mille-benches

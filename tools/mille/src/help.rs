@@ -15,20 +15,33 @@ const SLACK_CELLS: usize = 5;
 /// Least room beside the flags in which texts are broken.
 const LEAST_CELLS: usize = 24;
 
+/// What docker's overview begins with, in its order.
+const COMMON: [&str; 12] = [
+    "run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version",
+    "info",
+];
+
 /// The overview.
 pub(crate) fn overview() -> String {
     let mut text =
         "Usage:  mille [OPTIONS] COMMAND\n\nContainers on a layered filesystem in user space\n"
             .to_owned();
-    for (title, verbs) in GROUPS {
-        text.push_str(&format!("\n{title}:\n"));
-        for verb in *verbs {
-            text.push_str(&line(verb.name, verb.about));
-        }
+    let verbs = GROUPS.iter().flat_map(|(_, verbs)| verbs.iter());
+    let (mut common, mut others): (Vec<&Verb>, Vec<&Verb>) =
+        verbs.partition(|verb| COMMON.contains(&verb.name));
+    common.sort_by_key(|verb| COMMON.iter().position(|name| *name == verb.name));
+    others.sort_by_key(|verb| verb.name);
+    text.push_str("\nCommon Commands:\n");
+    for verb in common {
+        text.push_str(&line(verb.name, verb.about));
     }
-    text.push_str("\nGroups, for docker's longer names (mille container ls, mille image rm):\n");
+    text.push_str("\nManagement Commands:\n");
     for group in Group::ALL {
         text.push_str(&line(group.name(), group.about()));
+    }
+    text.push_str("\nCommands:\n");
+    for verb in others {
+        text.push_str(&line(verb.name, verb.about));
     }
     text.push_str("\nGlobal Options:\n      --root string   Directory of the store (default /var/lib/mille; MILLE_ROOT)\n");
     text.push_str("  -v, --version       Print version information and quit\n");

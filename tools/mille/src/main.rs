@@ -9,6 +9,7 @@
 
 mod arguments;
 mod commands;
+mod complete;
 mod container_flags;
 mod context;
 mod env_file;
@@ -16,6 +17,7 @@ mod failure;
 mod help;
 mod keys;
 mod lookup;
+mod manual;
 mod moment;
 mod mount_flag;
 mod numbers;
@@ -38,6 +40,13 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, failure::Failure> {
     let (globals, words) = arguments::globals(std::env::args_os().skip(1))?;
+    match words.split_first() {
+        Some((first, rest)) if first == complete::WORD => {
+            return complete::run(&context::Context::new(globals), rest);
+        }
+        Some((first, rest)) if first == manual::WORD => return manual::run(rest),
+        _ => {}
+    }
     let (verb, words) = match lookup::find(&words)? {
         Asked::Command(verb, words) => (verb, words),
         Asked::Text(text) => return output::emit(&text).map(|()| ExitCode::SUCCESS),

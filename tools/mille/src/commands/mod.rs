@@ -2,6 +2,7 @@
 
 mod attach;
 mod commit;
+mod completion;
 mod create;
 pub(crate) mod df;
 mod diff;
@@ -92,7 +93,7 @@ impl Verb {
     }
 }
 
-/// The commands as help groups them.
+/// The commands by what they are for.
 pub(crate) const GROUPS: &[(&str, &[&Verb])] = &[
     (
         "Containers",
@@ -142,6 +143,7 @@ pub(crate) const GROUPS: &[(&str, &[&Verb])] = &[
             &events::VERB,
             &info::VERB,
             &version::VERB,
+            &completion::VERB,
         ],
     ),
 ];
