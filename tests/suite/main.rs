@@ -7,6 +7,7 @@ mod bad_input;
 mod budget;
 mod clients;
 mod conformance;
+mod copy;
 mod crash;
 mod crowd;
 mod differential;

@@ -51,6 +51,14 @@ pub(crate) fn method(first: &[u8]) -> Method {
     }
 }
 
+/// Returns the bytes of a stream that may be compressed by gzip or zstd.
+///
+/// # Errors
+/// As of an archive that is loaded.
+pub fn decompressed<'a>(input: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>, Error> {
+    opened(input, "the stream").map(Opened::into_reader)
+}
+
 /// Returns the uncompressed bytes of `input`; `item` names it in errors.
 ///
 /// # Errors

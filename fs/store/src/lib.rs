@@ -32,6 +32,7 @@ mod store;
 mod types;
 mod unpack;
 
+pub use compression::decompressed;
 pub use config::{Commit, ContainerConfig, ImageConfig, apply_changes, commit_config};
 pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
 pub use error::{Conflict, Error, LoadError, ResolveError};

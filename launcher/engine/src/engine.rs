@@ -1,11 +1,12 @@
 //! The engine's front: one method per thing a container's life has.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use mille_store::{ImageId, Removed, Store};
 
 use crate::container::{Container, Ground};
+use crate::copy::{self, CopyOptions};
 use crate::error::{Error, Result};
 use crate::events::{Event, EventOptions, Subject};
 use crate::ids::ContainerId;
@@ -362,6 +363,68 @@ impl Engine {
     /// An unreadable layer.
     pub fn diff(&self, id: &ContainerId) -> Result<Vec<Difference>> {
         self.unless_removed(id, changes::diff(self, id))
+    }
+
+    /// Copies a file or a directory of the machine's into a container, running or not; returns the bytes of the files.
+    /// `typed` is the container as texts name it. The process should have one thread, and is spoiled for other work on
+    /// paths: as an ordinary user it stands in the container's namespaces afterwards.
+    ///
+    /// # Errors
+    /// Docker's texts; [`Error::Client`] for those without its prefix.
+    pub fn copy_in(
+        &self,
+        typed: &str,
+        source: &Path,
+        destination: &str,
+        options: CopyOptions,
+    ) -> Result<u64> {
+        let container = self.find(typed)?;
+        copy::copy_in(self, (&container, typed), source, destination, options)
+    }
+
+    /// Copies a file or a directory of a container to the machine; see [`Engine::copy_in`].
+    ///
+    /// # Errors
+    /// As of [`Engine::copy_in`].
+    pub fn copy_out(
+        &self,
+        typed: &str,
+        source: &str,
+        destination: &Path,
+        options: CopyOptions,
+    ) -> Result<u64> {
+        let container = self.find(typed)?;
+        copy::copy_out(self, (&container, typed), source, destination, options)
+    }
+
+    /// Unpacks a tar, compressed or not, into a directory of a container; see [`Engine::copy_in`].
+    ///
+    /// # Errors
+    /// As of [`Engine::copy_in`], or no tar.
+    pub fn copy_stream_in(
+        &self,
+        typed: &str,
+        destination: &str,
+        options: CopyOptions,
+        input: &mut (dyn Read + Send),
+    ) -> Result<()> {
+        let container = self.find(typed)?;
+        copy::stream_in(self, (&container, typed), destination, options, input)
+    }
+
+    /// Writes a tar of a file or a directory of a container; see [`Engine::copy_in`].
+    ///
+    /// # Errors
+    /// As of [`Engine::copy_in`].
+    pub fn copy_stream_out(
+        &self,
+        typed: &str,
+        source: &str,
+        options: CopyOptions,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        let container = self.find(typed)?;
+        copy::stream_out(self, (&container, typed), source, options, out)
     }
 
     /// Makes an image of a container.

@@ -127,6 +127,9 @@ pub enum Error {
     /// Something wrong with what was asked for (an option, a value); the text is docker's.
     #[error("{0}")]
     Invalid(String),
+    /// Something that docker's client says itself, without asking the engine.
+    #[error("{0}")]
+    Client(String),
     /// The log driver keeps nothing that could be read.
     #[error("configured logging driver does not support reading")]
     LogNotReadable,

@@ -138,7 +138,7 @@ fn refused(error: &SpawnError, id: &ContainerId, first: &OwnedFd) -> Error {
 }
 
 /// As an ordinary user, enters the user namespace the container's own is nested in: its monitor hands it over.
-fn join(engine: &Engine, id: &ContainerId) -> Result<()> {
+pub(crate) fn join(engine: &Engine, id: &ContainerId) -> Result<()> {
     if engine.mode == crate::Mode::Root {
         return Ok(());
     }

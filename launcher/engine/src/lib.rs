@@ -10,6 +10,7 @@ mod channel;
 mod commit;
 mod container;
 mod container_mounts;
+mod copy;
 mod create;
 mod engine;
 mod error;
@@ -61,6 +62,7 @@ mod workdir;
 
 pub use container::{Container, Ground};
 pub use container_mounts::{ContainerMount, MountPoint, MountType};
+pub use copy::CopyOptions;
 pub use engine::{Difference, DifferenceKind, Engine, Mode, Sizes};
 pub use error::{Error, Result};
 pub use events::{Event, EventOptions};

@@ -147,6 +147,7 @@ impl From<mille_engine::Error> for Failure {
                 let why = output::go_io_error(&source);
                 Failure::plain(format!("write {stream}: {why}"))
             }
+            mille_engine::Error::Client(text) => Failure::plain(text),
             error => Failure::Daemon(chain(&error)),
         }
     }

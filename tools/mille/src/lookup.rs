@@ -68,7 +68,7 @@ const SYSTEM: &[Entry] = &[
 
 /// Commands that a group has by the same name.
 const CONTAINER_SAME: &[&str] = &[
-    "attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "port",
+    "attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port",
     "rename", "restart", "run", "start", "stats", "stop", "top", "unpause", "update", "wait",
 ];
 const IMAGE_SAME: &[&str] = &["history", "import", "load", "save", "tag"];

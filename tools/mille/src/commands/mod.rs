@@ -3,6 +3,7 @@
 mod attach;
 mod commit;
 mod completion;
+mod cp;
 mod create;
 pub(crate) mod df;
 mod diff;
@@ -119,7 +120,10 @@ pub(crate) const GROUPS: &[(&str, &[&Verb])] = &[
             &rm::VERB,
         ],
     ),
-    ("Changes", &[&diff::VERB, &commit::VERB, &export::VERB]),
+    (
+        "Changes",
+        &[&diff::VERB, &cp::VERB, &commit::VERB, &export::VERB],
+    ),
     (
         "Images",
         &[
