@@ -103,10 +103,7 @@ fn containers(engine: &Engine, wanted: Wanted) -> Vec<String> {
 
 fn images(engine: &Engine) -> Vec<String> {
     let all = engine.store().images().unwrap_or_default();
-    all.iter()
-        .flat_map(|image| image.names.iter())
-        .map(ToString::to_string)
-        .collect()
+    all.iter().flat_map(|image| image.repo_tags()).collect()
 }
 
 fn volumes(engine: &Engine) -> Vec<String> {
@@ -242,7 +239,9 @@ fn argument(verb: &Verb, position: usize) -> Kind {
     match (part.contains("CONTAINER"), part.contains("IMAGE")) {
         (true, true) => Kind::Either,
         (true, false) => Kind::Container(wanted),
-        (false, true) if !part.contains("TARGET") => Kind::Image,
+        // A name that is yet to be given.
+        (false, true) if part.contains("TARGET") => Kind::Nothing,
+        (false, true) => Kind::Image,
         _ if part.contains("VOLUME") && own == "create" => Kind::Nothing,
         _ if part.contains("VOLUME") => Kind::Volume,
         _ if part.contains("NAME|ID") => Kind::Either,
