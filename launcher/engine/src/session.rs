@@ -8,10 +8,13 @@ use rustix::event::{PollFd, PollFlags};
 use crate::channel::{Channel, Peer};
 use crate::error::{Error, Result};
 use crate::ids::ContainerId;
+use crate::layout::ContainerPaths;
 use crate::message::Message;
 use crate::options::{ClientIo, Ended};
+use crate::records;
 use crate::relay::{DetachKeys, Outlet, read_once, streams};
 use crate::signals::{Caught, FORWARDED};
+use crate::state::Status;
 use crate::terminal::{self, Raw};
 
 /// Bytes that may wait in one direction before its source is left unread.
@@ -26,6 +29,9 @@ pub struct Session {
     channel: Channel,
     /// Signals are caught from before the container runs, so that none falls between.
     caught: Caught,
+    /// Where it is told how the container ended, for a session with one that ran already: its monitor may have been about
+    /// to end, and have heard nothing of us.
+    told: Option<ContainerPaths>,
 }
 
 impl Session {
@@ -35,7 +41,22 @@ impl Session {
             id,
             channel,
             caught,
+            told: None,
         }
+    }
+
+    /// Makes this a session with a container that ran before it was asked for.
+    pub(crate) fn with_running(self, paths: ContainerPaths) -> Self {
+        Self {
+            told: Some(paths),
+            ..self
+        }
+    }
+
+    /// How the container ended, as its monitor has written it down.
+    fn recorded_end(&self) -> Option<i32> {
+        let state = records::read_state(self.told.as_ref()?).ok()?.state;
+        (state.status == Status::Exited).then_some(state.exit_code)
     }
 
     /// Returns the container this is a session with.
@@ -58,6 +79,9 @@ impl Session {
                 return Ok(ended);
             }
             if run.lost {
+                if let Some(code) = run.session.recorded_end() {
+                    return Ok(Ended::Exited(code));
+                }
                 return Err(Error::Monitor {
                     id: run.session.id.to_string(),
                     reason: "it went away; the container was killed with it".to_owned(),
@@ -320,6 +344,39 @@ mod tests {
         let mut heard = Vec::new();
         monitor.receive(|message| heard.push(message)).unwrap();
         (ended, text, heard)
+    }
+
+    /// A client that came too late to be heard: `start -a` of a container that ends.
+    #[test]
+    fn a_monitor_that_ended_unheard_has_written_down_how() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = crate::layout::Layout {
+            root: directory.path().to_path_buf(),
+            run: directory.path().join("run"),
+        };
+        let id = ContainerId::random().unwrap();
+        let paths = layout.container(&id);
+        std::fs::create_dir_all(&paths.directory).unwrap();
+        let mut record = records::StateRecord::default();
+        record.state.exit_code = 3;
+        for (status, want) in [(Status::Running, None), (Status::Exited, Some(3))] {
+            record.state.status = status;
+            records::write_state(&paths, &record).unwrap();
+            let (ours, theirs) = Channel::pair().unwrap();
+            drop(theirs);
+            let (ours, caught) = (Channel::new(ours).unwrap(), Caught::new(&[]).unwrap());
+            let session = Session::new(id.clone(), ours, caught);
+            let io = ClientIo {
+                stdin: None,
+                stdout: None,
+                stderr: None,
+                terminal: false,
+                detach_keys: Vec::new(),
+                forward_signals: false,
+            };
+            let ended = session.with_running(layout.container(&id)).run(&io);
+            assert_eq!(ended.ok(), want.map(Ended::Exited), "{status:?}");
+        }
     }
 
     #[test]

@@ -114,5 +114,6 @@ pub(crate) fn attach(engine: &Engine, id: &ContainerId, streams: Streams) -> Res
     };
     channel.queue(&Message::Attach(streams));
     Subject::from(&container).note(&engine.layout, "attach", &[]);
-    Ok(Session::new(id.clone(), channel, caught))
+    let paths = engine.layout.container(id);
+    Ok(Session::new(id.clone(), channel, caught).with_running(paths))
 }
