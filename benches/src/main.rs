@@ -55,6 +55,7 @@ fn main() -> Result<()> {
     let mut results: Vec<Comparison> = Vec::new();
     if is_wanted("startup") {
         results.push(startup::compare(&place, rounds)?);
+        startup::crowd(&place, rounds)?;
     }
     if is_wanted("archive") {
         results.extend(archive::compare(&place, rounds.div_ceil(3))?);

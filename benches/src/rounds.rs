@@ -78,7 +78,8 @@ impl Place {
         command
     }
 
-    fn time(&self, script: &str) -> Result<Duration> {
+    /// Runs a shell script and returns how long it took.
+    pub fn time(&self, script: &str) -> Result<Duration> {
         let mut command = self.command(script);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let start = Instant::now();

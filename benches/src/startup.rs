@@ -1,6 +1,8 @@
 //! `mille run --rm IMAGE /bin/true`, warm, against what it is made of: bubblewrap on a plain directory plus one mount
 //! and unmount of millefs; and against runc on a bundle.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::rounds::{Comparison, Contender, Place};
@@ -54,4 +56,39 @@ pub fn compare(place: &Place, rounds: usize) -> Result<Comparison> {
         ours / comparison.median("runc run")
     );
     Ok(comparison)
+}
+
+/// How many containers start at the same time.
+const AT_ONCE: usize = 16;
+
+/// Measures the start of one container among sixteen that start at the same time against that of one alone. Goal: at most
+/// three times; on a machine with few processors that is a question of how many there are.
+pub fn crowd(place: &Place, rounds: usize) -> Result<()> {
+    let run = "$bin/mille run --rm bb /bin/true";
+    let median = |mut times: Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1e3
+    };
+    let (mut alone, mut among) = (Vec::new(), Vec::new());
+    for _ in 0..rounds.max(1) {
+        alone.push(place.time(run)?);
+        std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..AT_ONCE)
+                .map(|_| scope.spawn(|| place.time(run)))
+                .collect();
+            for start in starts {
+                match start.join() {
+                    Ok(time) => among.push(time?),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            anyhow::Ok(())
+        })?;
+    }
+    let (alone, among) = (median(alone), median(among));
+    println!(
+        "start-up of one among {AT_ONCE}: {among:.1} ms, alone {alone:.1} ms: {:.2} times (goal: 3.00)",
+        among / alone
+    );
+    Ok(())
 }

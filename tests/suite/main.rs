@@ -6,6 +6,7 @@ mod at_host;
 mod bad_input;
 mod budget;
 mod clients;
+mod completion;
 mod conformance;
 mod copy;
 mod crash;
