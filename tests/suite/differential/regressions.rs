@@ -149,3 +149,20 @@ fn root_fuse_a_copy_up_by_open_shows_in_the_ctime_at_once() {
         ],
     );
 }
+
+#[test]
+fn root_fuse_a_mapping_leaves_the_capability() {
+    holds(
+        super::WITHOUT_PASSTHROUGH,
+        &[
+            Op::SetCapability("c"),
+            Op::Open {
+                slot: 2,
+                path: "c",
+                write: true,
+                append: false,
+            },
+            Op::MapWrite { slot: 2, fill: 87 },
+        ],
+    );
+}

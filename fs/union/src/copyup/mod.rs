@@ -301,22 +301,22 @@ impl View {
     }
 }
 
-/// What a write takes from a file, but must not when the write is a copy-up: its capability, and its set-id bits where the
-/// server is an ordinary user.
-struct KeptPrivileges {
+/// What a write takes from a file, but must not when the write is a copy-up or a mapping's: its capability, and its set-id
+/// bits where the server is an ordinary user.
+pub(crate) struct KeptPrivileges {
     mode: u32,
     capability: Option<Vec<u8>>,
 }
 
 impl KeptPrivileges {
-    fn of(file: BorrowedFd<'_>, stat: &Stat) -> Result<Self> {
+    pub(crate) fn of(file: BorrowedFd<'_>, stat: &Stat) -> Result<Self> {
         Ok(Self {
             mode: stat.st_mode & 0o7777,
             capability: xattr::get(file, CAPABILITY.as_ref()).op("copy up")?,
         })
     }
 
-    fn restore(&self, file: BorrowedFd<'_>) -> Result<()> {
+    pub(crate) fn restore(&self, file: BorrowedFd<'_>) -> Result<()> {
         let now = rustix::fs::fstat(file).op("copy up")?;
         if now.st_mode & 0o7777 != self.mode {
             object::set_mode(file, self.mode).op("copy up mode")?;

@@ -288,8 +288,8 @@ impl Filesystem for Adapter {
             if kill {
                 server.take_set_id(request.into(), &node, convert::node_id(ino))?;
             }
-            if from_mapping && !server.keeps_set_id {
-                return super::io::write_with_mode(&file, data, offset);
+            if from_mapping {
+                return super::io::write_mapped(&file, data, offset);
             }
             super::io::write_at(&file, data, offset)
         });

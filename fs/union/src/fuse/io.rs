@@ -4,11 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use fuser::{Errno, INodeNo, ReplyEmpty, ReplyLseek, ReplyWrite};
-use rustix::fs::{FallocateFlags, Mode, SeekFrom};
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno as Os;
 
 use super::convert;
 use super::server::Server;
+use crate::copyup::KeptPrivileges;
 use crate::error::{Context, Error, Result};
 
 /// Most bytes of one copy_file_range: the library's answer has 32 bits, and the caller asks again for the rest.
@@ -45,15 +46,14 @@ pub(crate) fn write_at(file: &OwnedFd, data: &[u8], offset: u64) -> Result<usize
     Ok(done)
 }
 
-/// As [`write_at`], of what a shared mapping has changed: unlike a write by a call this leaves set-id bits.
-pub(crate) fn write_with_mode(file: &OwnedFd, data: &[u8], offset: u64) -> Result<usize> {
-    const SET_ID: u32 = 0o6000;
-    let mode = rustix::fs::fstat(file).op("write")?.st_mode;
+/// As [`write_at`], of what a shared mapping has changed: unlike a write by a call this leaves set-id bits and the file
+/// capability.
+pub(crate) fn write_mapped(file: &OwnedFd, data: &[u8], offset: u64) -> Result<usize> {
+    let stat = rustix::fs::fstat(file).op("write")?;
+    let privileges = KeptPrivileges::of(file.as_fd(), &stat)?;
     let written = write_at(file, data, offset)?;
-    if mode & SET_ID != 0
-        && let Err(errno) = rustix::fs::fchmod(file, Mode::from_raw_mode(mode & 0o7777))
-    {
-        log::warn!("set-id bits are lost by a mapped write: {errno}");
+    if let Err(error) = privileges.restore(file.as_fd()) {
+        log::warn!("set-id bits or a capability are lost by a mapped write: {error}");
     }
     Ok(written)
 }

@@ -49,8 +49,6 @@ pub(crate) struct Server {
     pub(crate) opens_unseen: bool,
     /// The server is subject to permission bits like anybody else.
     pub(crate) ordinary: bool,
-    /// What the server writes leaves set-id bits: true only of the machine's own root.
-    pub(crate) keeps_set_id: bool,
 }
 
 impl Server {
@@ -88,7 +86,6 @@ impl Server {
             static_nlink: options.static_nlink,
             timeout: options.timeout.unwrap_or(FOREVER),
             ordinary,
-            keeps_set_id: crate::sys::caller::keeps_set_id_everywhere(),
         }
     }
 

@@ -15,12 +15,6 @@ pub(crate) fn may_keep_set_id(pid: u32, uid: u32) -> bool {
     effective_capabilities(pid).map_or(uid == 0, |mask| mask & (1 << CAP_FSETID) != 0)
 }
 
-/// True if the kernel leaves set-id bits when this process writes: with `CAP_FSETID` in the first user namespace, which
-/// maps every id to itself.
-pub(crate) fn keeps_set_id_everywhere() -> bool {
-    is_first_namespace() && may_keep_set_id(std::process::id(), rustix::process::geteuid().as_raw())
-}
-
 /// True if this process can make device nodes that work: with `CAP_MKNOD` in the first user namespace.
 pub(crate) fn makes_devices() -> bool {
     let mask = effective_capabilities(std::process::id()).unwrap_or_default();
