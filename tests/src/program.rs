@@ -123,7 +123,7 @@ pub fn built(name: &str) -> PathBuf {
 }
 
 /// Returns the path of a copy of a program that an ordinary user can execute, as [`built`] does.
-pub(crate) fn shared_copy(source: &Path, name: &str) -> PathBuf {
+pub fn shared_copy(source: &Path, name: &str) -> PathBuf {
     let meta = source.metadata().unwrap();
     let place = hash(&source);
     let version = hash(&(meta.len(), meta.mtime(), meta.mtime_nsec()));

@@ -1,11 +1,12 @@
 //! POSIX conformance by a suite of others: pjdfstest (its rewrite in Rust, which `tests/run ci` installs) on `millefs` as
 //! mount(8) mounts it. Its working directory is a merged one, with files in two lowers and the upper.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mille_tests::program::{ORDINARY_USER, built, run};
-use mille_tests::{Outcome, leftovers, tree};
+use mille_tests::program::{ORDINARY_USER, built, run, shared_copy};
+use mille_tests::{Outcome, Who, leftovers, tree};
 
 /// The version `tests/run` installs.
 const SUITE: &str = "pjdfstest 0.2.2";
@@ -41,6 +42,19 @@ umount m sec; [ $base = ext4 ] || umount -l b
 exit $code
 ";
 
+/// In a user namespace, where the suite runs on a plain directory first: `$1` is `millefs`, the rest the suite's arguments.
+const NAMESPACE_SCRIPT: &str = "
+millefs=$1; shift
+mkdir b m sec; mount -t tmpfs -o size=300M none b; mount -t tmpfs -o size=10M none sec
+mkdir -p b/top/merged b/low/merged b/u/merged b/plain/merged b/w; chmod 755 b b/*
+for layer in top low u plain; do touch b/$layer/merged/in-$layer; done
+\"$@\" -p \"$PWD/b/plain/merged\" -s \"$PWD/sec\" 2>/dev/null || true
+echo; echo THE UNION
+\"$millefs\" -o \"lowerdir=$PWD/b/top:$PWD/b/low,upperdir=$PWD/b/u,workdir=$PWD/b/w,allow_other\" m
+\"$@\" -p \"$PWD/m/merged\" -s \"$PWD/sec\" || true
+umount m sec; umount -l b
+";
+
 /// Where `tests/run ci` puts the suite.
 fn suite() -> PathBuf {
     let here = std::env::current_exe().unwrap();
@@ -63,6 +77,14 @@ fn suite() -> PathBuf {
     program
 }
 
+/// Makes the suite's configuration. `remount`: see [`CONFIG`].
+fn write_config(path: &Path, remount: bool) {
+    let text = CONFIG
+        .replace("REMOUNT", if remount { "true" } else { "false" })
+        .replace("USER", ORDINARY_USER);
+    std::fs::write(path, text).unwrap();
+}
+
 /// Runs the tests whose names contain `filter` on a fresh mount.
 fn conforms(base: &str, options: &str, remount: bool, filter: &[&str]) -> Outcome {
     let program = suite();
@@ -72,10 +94,7 @@ fn conforms(base: &str, options: &str, remount: bool, filter: &[&str]) -> Outcom
         .unwrap();
     tree::set_mode(directory.path(), 0o755);
     let config = directory.path().join("config.toml");
-    let text = CONFIG
-        .replace("REMOUNT", if remount { "true" } else { "false" })
-        .replace("USER", ORDINARY_USER);
-    std::fs::write(&config, text).unwrap();
+    write_config(&config, remount);
     let millefs = built("millefs");
     let mut command = Command::new("unshare");
     command
@@ -138,4 +157,39 @@ fn ci_root_fuse_pjdfstest_finds_no_fault_without_passthrough() {
 #[test]
 fn ci_root_fuse_pjdfstest_remounts_read_only() {
     assert_conforms(&conforms("ext4", "", true, &["erofs"]), 13);
+}
+
+/// Root of a user namespace cannot make devices anywhere: what a plain directory has to fail there, and no more.
+#[test]
+fn ci_user_namespace_fuse_pjdfstest_finds_no_more_than_in_a_plain_directory() {
+    let program = shared_copy(&suite(), "pjdfstest");
+    let directory = tempfile::Builder::new()
+        .prefix("mille-posix-")
+        .tempdir_in("/var/tmp")
+        .unwrap();
+    tree::set_mode(directory.path(), 0o755);
+    Who::Ordinary.own(directory.path());
+    let config = directory.path().join("config.toml");
+    write_config(&config, false);
+    let mut command = Who::Ordinary.command(Path::new("unshare"));
+    command
+        .args(["--user", "--mount", "--map-root-user", "--map-auto"])
+        .args(["bash", "-euo", "pipefail", "-c", NAMESPACE_SCRIPT, "-"])
+        .args([&built("millefs"), &program])
+        .arg("-c")
+        .arg(config)
+        .current_dir(directory.path());
+    let outcome = run(command, b"").code(0);
+    assert_clean(directory.path());
+    let out = outcome.out();
+    let (plain, union) = out.split_once("THE UNION").unwrap();
+    let tests = |part: &str, verdict: &str| -> BTreeSet<String> {
+        let lines = part.lines().filter_map(|line| line.strip_suffix(verdict));
+        lines.map(|line| line.trim().to_owned()).collect()
+    };
+    let (failed, expected) = (tests(union, "FAILED"), tests(plain, "FAILED"));
+    let more: Vec<_> = failed.difference(&expected).collect();
+    assert!(more.is_empty(), "{more:?}\n{}", outcome.err());
+    let passed = tests(union, " ok").len();
+    assert!(passed >= 330, "only {passed} tests passed:\n{union}");
 }

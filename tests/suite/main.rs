@@ -13,6 +13,7 @@ mod crash;
 mod crowd;
 mod differential;
 mod docker_engine;
+mod durability;
 mod faults;
 mod full_disk;
 mod golden;

@@ -171,6 +171,8 @@ pub struct Arena<'a> {
     layers: &'a Layers,
     directory: PathBuf,
     kind: Kind,
+    /// How many of our uppers have become lowers.
+    turned: usize,
 }
 
 impl<'a> Arena<'a> {
@@ -212,14 +214,19 @@ impl<'a> Arena<'a> {
             layers,
             directory,
             kind,
+            turned: 0,
         }
     }
 
     fn options(&self, upper: &str, work: &str) -> String {
         let layers = self.layers.directory.path().display();
         let at = self.directory.display();
+        let turned: String = (1..=self.turned)
+            .rev()
+            .map(|turn| format!("{at}/u1-{turn}:"))
+            .collect();
         format!(
-            "lowerdir={layers}/l3:{layers}/l2:{layers}/l1,upperdir={at}/{upper},workdir={at}/{work}"
+            "lowerdir={turned}{layers}/l3:{layers}/l2:{layers}/l1,upperdir={at}/{upper},workdir={at}/{work}"
         )
     }
 
@@ -288,6 +295,22 @@ impl<'a> Arena<'a> {
     /// A plain copy.
     pub fn plain(&self) -> PathBuf {
         self.directory.join("plain")
+    }
+
+    /// Unmounts ours and mounts it again; with `turn` its upper becomes the topmost lower, below an empty one. Nothing may
+    /// be open.
+    pub fn again(&mut self, turn: bool) {
+        let at = self.directory.display();
+        shell(&format!("umount {at}/m1"));
+        if turn {
+            self.turned += 1;
+            let turned = self.turned;
+            shell(&format!(
+                "cd {at}; mv u1 u1-{turned}; rm -r w1; mkdir u1 w1
+                 for copy in chmod chown touch; do $copy --reference=u1-{turned} u1; done"
+            ));
+        }
+        self.mount_ours("u1", "w1", "m1").code(0);
     }
 
     /// Unmounts ours and mounts its upper with the kernel.

@@ -88,7 +88,7 @@ pub fn hold_together(
 }
 
 /// Our tree and the plain one, looked at as wholes.
-struct Trees {
+pub struct Trees {
     ours: PathBuf,
     plain: PathBuf,
     times: Times,
@@ -96,7 +96,8 @@ struct Trees {
 }
 
 impl Trees {
-    fn new(arena: &Arena<'_>) -> Self {
+    /// The trees of these mounts, as they begin.
+    pub fn new(arena: &Arena<'_>) -> Self {
         Trees {
             ours: arena.ours(),
             plain: arena.plain(),
@@ -108,7 +109,18 @@ impl Trees {
         }
     }
 
-    fn look(&mut self) -> Result<(), String> {
+    /// Times may differ by what a step took.
+    pub fn allow(&mut self, longest_step: Duration) {
+        self.times.longest_step = self.times.longest_step.max(longest_step);
+    }
+
+    /// Other layers have other numbers.
+    pub fn forget_numbers(&mut self) {
+        self.identity = Identity::default();
+    }
+
+    /// Compares everything; `Err` tells the first difference.
+    pub fn look(&mut self) -> Result<(), String> {
         let ours = survey(&self.ours)?;
         let plain = survey(&self.plain)?;
         if let Some(difference) = difference(&ours, &plain, self.times) {
@@ -119,7 +131,7 @@ impl Trees {
 }
 
 /// One sequence on all trees.
-struct Case {
+pub struct Case {
     kind: Kind,
     ours: Hand,
     kernel: Option<Hand>,
@@ -127,13 +139,14 @@ struct Case {
     upper: PathBuf,
     /// Slots that were opened to read a large file.
     reads_old: Vec<usize>,
-    longest_step: Duration,
+    /// The longest time that an operation took in all trees together.
+    pub longest_step: Duration,
     tally: Tally,
 }
 
 impl Case {
     /// Works in one directory of the trees.
-    fn new(arena: &Arena<'_>, place: &Path, kind: Kind) -> Self {
+    pub fn new(arena: &Arena<'_>, place: &Path, kind: Kind) -> Self {
         Case {
             kind,
             ours: Hand::new(arena.ours().join(place)),
@@ -146,7 +159,13 @@ impl Case {
         }
     }
 
-    fn timed_step(&mut self, step: usize, operation: &Op) -> Result<(), String> {
+    /// Compares ours with the plain tree only.
+    pub fn leave_the_kernel_out(&mut self) {
+        self.kernel = None;
+    }
+
+    /// Carries out one operation; `Err` tells the difference.
+    pub fn timed_step(&mut self, step: usize, operation: &Op) -> Result<(), String> {
         let start = Instant::now();
         self.step(operation)
             .map_err(|error| format!("step {step}, {operation:?}: {error}"))?;

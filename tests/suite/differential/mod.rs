@@ -4,6 +4,7 @@
 //! A failing sequence is shrunk to the few operations that matter and printed as it would be typed into `regressions`.
 
 mod acl;
+mod again;
 mod arena;
 mod exchange;
 mod hand;
