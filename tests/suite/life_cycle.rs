@@ -512,3 +512,92 @@ fn top_stats_and_port(who: Who) {
             .says("Error response from daemon: No such container: nosuch");
     }
 }
+
+#[test]
+fn root_fuse_health_is_probed() {
+    health(Who::Root);
+}
+
+#[test]
+fn user_fuse_health_is_probed() {
+    health(Who::Ordinary);
+}
+
+fn health(who: Who) {
+    let store = Store::with_busybox(who);
+    let words = "run -d --name c1 --health-interval 100ms --health-retries 2 --health-cmd";
+    let mut words: Vec<&str> = words.split(' ').collect();
+    words.extend(["echo looking; test -f /ok", "bb", "sleep", "1000"]);
+    store.mille(words).ok();
+    wait_for(&store, "c1", "{{.State.Health.Status}}", "unhealthy");
+    let first = "{{(index .State.Health.Log 0).ExitCode}} {{(index .State.Health.Log 0).Output}}";
+    wait_for(&store, "c1", first, "1 looking");
+    let status = |line: &str| store.line(line).ok();
+    let shown = status("ps --format {{.Status}}|{{.HealthStatus}}");
+    assert!(shown.ends_with(" (unhealthy)|unhealthy"), "{shown}");
+    store.line("exec c1 touch /ok").ok();
+    wait_for(
+        &store,
+        "c1",
+        "{{.State.Health.Status}} {{.State.Health.FailingStreak}}",
+        "healthy 0",
+    );
+    assert_eq!(status("ps -f health=healthy --format {{.Names}}"), "c1");
+    assert_eq!(status("ps -f health=none --format {{.Names}}"), "");
+    // The event is written after the state.
+    let start = Instant::now();
+    let line = "events --since 1h --until 0s -f event=health_status --format {{.Action}}";
+    while status(line) != "health_status: unhealthy\nhealth_status: healthy" {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{}",
+            status(line)
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    store.line("stop -t 0 c1").ok();
+    wait_for(
+        &store,
+        "c1",
+        "{{.State.Health.Status}} {{.State.Status}}",
+        "unhealthy exited",
+    );
+    // The check of an image, one that takes too long, and none.
+    let check = "HEALTHCHECK --interval=100ms --timeout=200ms --retries=1 CMD sleep 1000";
+    store.mille(["commit", "-c", check, "c1", "checked"]).ok();
+    store.line("run -d --name c2 checked sleep 1000").ok();
+    let late = "{{.State.Health.Status}} {{(index .State.Health.Log 0).ExitCode}} {{(index .State.Health.Log 0).Output}}";
+    wait_for(&store, "c2", "{{.State.Health.Status}}", "unhealthy");
+    wait_for(
+        &store,
+        "c2",
+        late,
+        "unhealthy -1 Health check exceeded timeout (200ms)",
+    );
+    store
+        .line("run -d --name c3 --no-healthcheck checked sleep 1000")
+        .ok();
+    assert_eq!(
+        status("inspect -f {{.Config.Healthcheck.Test}} c3"),
+        "[NONE]"
+    );
+    assert_eq!(status("ps -f name=c3 --format {{.HealthStatus}}"), "");
+    let tail = "Run 'mille run --help' for more information";
+    for (flags, says) in [
+        (
+            "--health-interval 1us",
+            "mille: Error response from daemon: Interval in Healthcheck cannot be less than 1ms",
+        ),
+        (
+            "--health-interval abc",
+            "invalid argument \"abc\" for \"--health-interval\" flag: time: invalid duration \"abc\"",
+        ),
+        (
+            "--no-healthcheck --health-cmd x",
+            "mille: --no-healthcheck conflicts with --health-* options",
+        ),
+    ] {
+        let refused = store.line(&format!("run {flags} bb true")).code(125);
+        refused.says(says).says(tail);
+    }
+}

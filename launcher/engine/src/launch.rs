@@ -353,6 +353,7 @@ pub(crate) fn check(layout: &Layout, container: &Container) -> Result<()> {
     }
     crate::logs::write::rotation(&container.host_config.log_config)?;
     crate::restart::check(&container.host_config.restart_policy)?;
+    crate::health::check(container.config.healthcheck.as_ref())?;
     Ok(())
 }
 

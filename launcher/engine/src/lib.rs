@@ -20,6 +20,7 @@ mod exec_records;
 mod files;
 mod freeze;
 mod fuse_device;
+mod health;
 mod host_config;
 mod hosts;
 mod ids;
@@ -66,6 +67,7 @@ pub use copy::CopyOptions;
 pub use engine::{Difference, DifferenceKind, Engine, Mode, Sizes};
 pub use error::{Error, Result};
 pub use events::{Event, EventOptions};
+pub use health::{Health, ProbeResult};
 pub use host_config::{
     DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE_BYTES, HostConfig, LogConfig,
     Resources, RestartPolicy, Ulimit,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
+
 /// Docker's "never": what `StartedAt` and `FinishedAt` say before they happened.
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
 
@@ -69,6 +71,9 @@ pub struct State {
     pub started_at: String,
     /// RFC 3339 with nanoseconds, UTC; [`NEVER`] before.
     pub finished_at: String,
+    /// Whether it is well; nothing without a check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
 }
 
 impl Default for State {
@@ -85,6 +90,7 @@ impl Default for State {
             error: String::new(),
             started_at: NEVER.to_owned(),
             finished_at: NEVER.to_owned(),
+            health: None,
         }
     }
 }
@@ -129,6 +135,11 @@ impl State {
             started_at: std::mem::take(&mut self.started_at),
             finished_at: now,
             oom_killed: self.oom_killed,
+            // As docker: what does not run is not well.
+            health: self.health.take().map(|health| Health {
+                status: "unhealthy".to_owned(),
+                ..health
+            }),
             ..Self::default()
         };
     }

@@ -15,6 +15,7 @@ use crate::mount_flag;
 use crate::output;
 
 mod declared;
+mod health;
 mod values;
 
 pub(crate) use declared::add;
@@ -69,6 +70,7 @@ fn config(
         working_dir: owned(matches, "workdir"),
         entrypoint: text(matches, "entrypoint").map(|word| vec![word.to_owned()]),
         labels: Some(labels(verb, matches)?),
+        healthcheck: health::read(verb, matches)?,
         stop_signal: owned(matches, "stop-signal"),
         stop_timeout: integer(verb, matches, "stop-timeout")?,
         ..ContainerConfig::default()

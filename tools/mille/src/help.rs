@@ -49,7 +49,9 @@ pub(crate) fn overview() -> String {
     text
 }
 
+/// A command in a list, with the first line of what it does.
 fn line(name: &str, about: &str) -> String {
+    let about = about.lines().next().unwrap_or_default();
     format!("  {name:<11} {about}\n")
 }
 

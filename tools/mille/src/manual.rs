@@ -70,7 +70,7 @@ fn heading(name: &str, about: &str) -> String {
     format!(
         ".TH \"{title}\" 1 \"\" \"mille {version}\" \"mille\"\n.SH NAME\n{} \\- {}\n",
         escaped(name),
-        escaped(about)
+        escaped(about.lines().next().unwrap_or_default())
     )
 }
 

@@ -37,7 +37,7 @@ fn parse(text: &str, now: Timestamp) -> Option<Timestamp> {
 }
 
 /// Go's durations: `1h30m`, `42m`, `1.5s`, `300ms`.
-fn duration(text: &str) -> Option<SignedDuration> {
+pub(crate) fn duration(text: &str) -> Option<SignedDuration> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use crate::channel::Channel;
 use crate::events::Subject;
 use crate::freeze::Frozen;
+use crate::health::Health;
 use crate::layout::Layout;
 use crate::logs::LogStream;
 use crate::logs::write::{JsonLog, Splitter};
@@ -24,6 +25,7 @@ use crate::signals::Caught;
 use crate::terminal;
 
 use super::client::{Client, NO_STREAMS};
+use super::prober::Prober;
 use super::standing::Standing;
 
 /// Bytes read from the container at once: what a pipe holds.
@@ -74,6 +76,8 @@ pub(super) struct Hub {
     pub(super) kept: bool,
     /// Somebody ends it: not to be started again by its policy.
     pub(super) last: bool,
+    /// Looks whether the container is well.
+    pub(super) prober: Option<Prober>,
     /// Tells what happens.
     pub(super) subject: Option<(Layout, Subject)>,
     /// The signal that stops it.
@@ -96,6 +100,8 @@ enum Source {
     Child,
     Listener,
     Signals,
+    /// A probe of the container's health: looked after in every round.
+    Probe,
     Stdin,
     Output(usize),
     Client(usize),
@@ -135,6 +141,7 @@ impl Hub {
             standing,
             kept: false,
             last: false,
+            prober: None,
             subject: None,
             stop_signal: libc::SIGTERM,
             stdin: streams.stdin.map(Outlet::new),
@@ -195,10 +202,14 @@ impl Hub {
                 Source::Child => ended = true,
                 Source::Listener => self.accept(),
                 Source::Signals => self.terminate()?,
+                Source::Probe => {}
                 Source::Stdin => self.feed()?,
                 Source::Output(index) => self.read_output(index)?,
                 Source::Client(index) => self.hear(index, events)?,
             }
+        }
+        if !draining && !ended {
+            self.look_after_health();
         }
         self.forget_gone();
         Ok(ended)
@@ -220,6 +231,8 @@ impl Hub {
         if !draining {
             watched.push((Source::Child, self.child.pidfd(), PollFlags::IN));
             watched.push((Source::Signals, self.caught.as_fd(), PollFlags::IN));
+            let probes = self.prober.iter().flat_map(Prober::watched);
+            watched.extend(probes.map(|fd| (Source::Probe, fd, PollFlags::IN)));
         }
         watched.push((Source::Listener, self.listener.as_fd(), PollFlags::IN));
         if let Some(stdin) = self
@@ -268,7 +281,10 @@ impl Hub {
         let now = Instant::now();
         let stuck = self.clients.iter().filter_map(Client::deadline).min();
         let stuck = stuck.map(|deadline| deadline.saturating_duration_since(now));
-        let least = [patience, stuck].into_iter().flatten().min()?;
+        let probe = self.prober.as_ref().map(|prober| prober.patience(now));
+        // While output is drained nothing is probed.
+        let probe = probe.filter(|_| patience.is_none());
+        let least = [patience, stuck, probe].into_iter().flatten().min()?;
         Timespec::try_from(least).ok()
     }
 
@@ -306,6 +322,32 @@ impl Hub {
         }
         // As docker: a signal that may end it finds it awake.
         self.wake();
+    }
+
+    /// Goes on with probing, and notes what it came to. A paused container is not probed.
+    fn look_after_health(&mut self) {
+        let paused = self.standing.record.state.paused;
+        let Some(prober) = &mut self.prober else {
+            return;
+        };
+        let Some(result) = prober.step(paused) else {
+            return;
+        };
+        let (early, check) = (prober.is_early(), prober.check.clone());
+        let before = self.standing.record.state.health.clone();
+        let noted = self.standing.change(|state| {
+            let mut health = state.health.take().unwrap_or_else(Health::starting);
+            health.take(result, &check, early);
+            state.health = Some(health);
+        });
+        if let Err(error) = noted {
+            log::error!("{error}");
+        }
+        let status = |health: &Option<Health>| health.as_ref().map(|health| health.status.clone());
+        let now = status(&self.standing.record.state.health);
+        if let Some(status) = now.filter(|now| status(&before).as_ref() != Some(now)) {
+            self.note(&format!("health_status: {status}"), &[]);
+        }
     }
 
     /// Notes an event of the container.

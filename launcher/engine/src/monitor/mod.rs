@@ -14,6 +14,7 @@ mod client;
 pub(crate) mod descriptors;
 mod hub;
 mod interval;
+mod prober;
 mod process;
 mod report;
 mod standing;

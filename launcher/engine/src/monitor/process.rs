@@ -21,6 +21,7 @@ use crate::container::Container;
 use crate::error::{Error, Result, exit_code_of};
 use crate::events::Subject;
 use crate::files;
+use crate::health::{Check, Health};
 use crate::layout::{ContainerPaths, Layout};
 use crate::lock::Lock;
 use crate::logs::LogStream;
@@ -34,6 +35,7 @@ use crate::{container_mounts, fuse_device, hosts, launch, removal, signals, sys}
 
 use super::hub::{Hub, Streams};
 use super::interval::Heritage;
+use super::prober::Prober;
 use super::report::{Outcome, Reporter};
 use super::standing::Standing;
 
@@ -187,6 +189,7 @@ impl Life<'_> {
         self.note_running(&mut state, &prepared)?;
         // From here on SIGTERM is read by the loop; before, it simply ends this process and all that is in the making.
         let caught = Caught::new(&[Signal::SIGTERM]).map_err(Error::system("catch signals"))?;
+        let prober = Prober::new(self.container, prepared.pid())?;
         let child = prepared.start().map_err(|error| Error::Start {
             exit_code: error.exit_code(),
             text: error.to_string(),
@@ -206,6 +209,7 @@ impl Life<'_> {
         hub.stop_signal = self.stop_signal();
         hub.subject = Some((self.layout.clone(), Subject::from(self.container)));
         hub.note("start", &[]);
+        hub.prober = prober;
         hub.namespaces = namespaces;
         hub.merged = self.paths.merged();
         if let Some((socket, wanted)) = attached {
@@ -308,6 +312,8 @@ impl Life<'_> {
                 .unwrap_or_default()
         };
         state.state.begin(init, records::now());
+        let check = Check::of(self.container.config.healthcheck.as_ref());
+        state.state.health = check.map(|_| Health::starting());
         state.monitor = own;
         state.monitor_start = start(own);
         state.init_start = start(init);

@@ -201,7 +201,7 @@ fn row(
     let fields = Tree::Map(vec![
         text("Command", human::quoted(&command)),
         text("CreatedAt", human::local_time(created)),
-        text("HealthStatus", String::new()),
+        text("HealthStatus", health(container).to_owned()),
         text(
             "ID",
             if truncate {
@@ -293,6 +293,12 @@ fn size(sizes: Option<Sizes>) -> String {
     )
 }
 
+/// Whether it is well; empty without a check.
+fn health(container: &Container) -> &str {
+    let health = container.state.health.as_ref();
+    health.map_or("", |health| health.status.as_str())
+}
+
 /// STATUS: `Up 3 minutes`, `Exited (0) 8 days ago`.
 fn status(container: &Container, now: Timestamp) -> String {
     let state = &container.state;
@@ -310,7 +316,11 @@ fn status(container: &Container, now: Timestamp) -> String {
             state.exit_code,
             since(&state.finished_at)
         ),
-        Status::Running => format!("Up {}", up()),
+        Status::Running => match health(container) {
+            "" => format!("Up {}", up()),
+            "starting" => format!("Up {} (health: starting)", up()),
+            health => format!("Up {} ({health})", up()),
+        },
         Status::Removing => "Removal In Progress".to_owned(),
         Status::Dead => "Dead".to_owned(),
         Status::Created | Status::Exited if state.started_at == NEVER => "Created".to_owned(),

@@ -66,6 +66,36 @@ const VALUES: &[(&str, Option<char>, &str, &str)] = &[
         "string",
         "Overwrite the default ENTRYPOINT of the image",
     ),
+    (
+        "health-cmd",
+        None,
+        "string",
+        "Command to run to check health",
+    ),
+    (
+        "health-interval",
+        None,
+        "duration",
+        "Time between running the check (ms|s|m|h) (default 0s)",
+    ),
+    (
+        "health-retries",
+        None,
+        "int",
+        "Consecutive failures needed to report unhealthy",
+    ),
+    (
+        "health-start-period",
+        None,
+        "duration",
+        "Start period for the container to initialize before starting health-retries countdown (ms|s|m|h) (default 0s)",
+    ),
+    (
+        "health-timeout",
+        None,
+        "duration",
+        "Maximum time to allow one check to run (ms|s|m|h) (default 0s)",
+    ),
     ("hostname", Some('h'), "string", "Container host name"),
     (
         "log-driver",
@@ -124,6 +154,11 @@ const SWITCHES: &[(&str, Option<char>, &str)] = &[
         "interactive",
         Some('i'),
         "Keep STDIN open even if not attached",
+    ),
+    (
+        "no-healthcheck",
+        None,
+        "Disable any container-specified HEALTHCHECK",
     ),
     (
         "privileged",

@@ -186,8 +186,11 @@ fn fits(container: &Container, filters: &Filters) -> bool {
         && exited(container, filters)
         && one_of(filters, "status", |state| container.state.status.as_str() == state)
         && one_of(filters, "network", |name| network(container) == name)
-        // No container has a health check, a published port or a swarm yet.
-        && one_of(filters, "health", |health| health == "none")
+        && one_of(filters, "health", |wanted| {
+            let health = container.state.health.as_ref();
+            health.map_or("none", |health| health.status.as_str()) == wanted
+        })
+        // No container has a published port or a swarm yet.
         && !filters.has("publish")
         && filters.flag("is-task").is_ok_and(|task| task != Some(true))
         && one_of(filters, "expose", |wanted| exposes(container, wanted))
