@@ -103,7 +103,7 @@ struct Sample {
 }
 
 fn sample(stage: &Stage, work: &Workload, contender: Contender, count: bool) -> Result<Sample> {
-    stage.refresh(work)?;
+    stage.refresh(work, contender)?;
     if work.is_mount() {
         let start = Instant::now();
         Mounted::new(stage, work.layers, contender)?.finish()?;

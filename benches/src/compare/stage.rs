@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::contender::Contender;
 use super::work::{Workload, shell};
 
 /// Which file system the layers are on.
@@ -152,12 +153,12 @@ impl Stage {
     }
 
     /// Before every sample: nothing is left of the one before.
-    pub(super) fn refresh(&self, work: &Workload) -> Result<()> {
+    pub(super) fn refresh(&self, work: &Workload, contender: Contender) -> Result<()> {
         let upper = self.path().join("upper");
         std::fs::remove_dir_all(&upper)?;
         std::fs::create_dir_all(upper.join("u"))?;
         std::fs::create_dir_all(upper.join("w"))?;
-        if work.changes {
+        if work.changes && contender == Contender::Plain {
             self.make_plain(work.layers)?;
         }
         Ok(())

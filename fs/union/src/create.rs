@@ -117,7 +117,8 @@ impl View {
         let _names = parent.names().write();
         let spot = self.free_spot(parent, dir.as_fd(), name)?;
         let null = matches!(what, Make::Node { kind, rdev, .. } if is_null_device(kind, rdev));
-        let handle = if spot.whiteout || null || self.ownership == Ownership::Override {
+        let aside = spot.whiteout || null || self.ownership == Ownership::Override;
+        let handle = if aside {
             self.make_aside(work, &spot, what, umask, owner)?
         } else {
             self.make_in_place(work, &spot, what, umask, owner)?
@@ -125,9 +126,13 @@ impl View {
         // Nothing older has this inode number any more.
         let stat = rustix::fs::fstat(&handle).op("create")?;
         self.table.release_upper(stat.st_dev, stat.st_ino);
-        let node = self
-            .lookup_locked(parent, name)?
-            .ok_or(Error::refused("create", Errno::IO))?;
+        let device = matches!(what, Make::Node { kind, .. } if kind != FileType::RegularFile);
+        let node = if aside || device {
+            self.lookup_locked(parent, name)?
+                .ok_or(Error::refused("create", Errno::IO))?
+        } else {
+            self.node_made(parent, name, stat)
+        };
         self.listings.added(parent, name);
         Ok((node, handle))
     }

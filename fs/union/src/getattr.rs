@@ -1,16 +1,17 @@
 //! Handles of a node's objects, and its attributes.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use mille_layer::marks::apply_override;
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use crate::attr::Attr;
 use crate::dirs::DirKey;
 use crate::error::{Context, Error, Result};
-use crate::node::{DirPlace, LowerDir, LowerFile, Node, NodeRef, Stack};
+use crate::node::{DirPlace, LowerDir, LowerFile, Node, NodeRef, Stack, UpperObject};
 use crate::sys::ids::Owner;
 use crate::sys::open;
 use crate::view::View;
@@ -64,6 +65,12 @@ impl View {
         Ok(attr)
     }
 
+    /// Attributes of a regular file in the upper, through a descriptor of it.
+    pub(crate) fn attr_through(&self, node: &NodeRef, file: BorrowedFd<'_>) -> Result<Attr> {
+        let stat = rustix::fs::fstat(file).op("stat")?;
+        Ok(Attr::from_stat(&stat, node.ino))
+    }
+
     /// `stat` of the object that gives a node its attributes, overrides applied.
     pub(crate) fn object_stat(&self, node: &NodeRef) -> Result<Stat> {
         if let Some(stat) = self.upper_stat(node)? {
@@ -80,12 +87,29 @@ impl View {
 
     /// `stat` of a node's upper object, if it has one.
     pub(crate) fn upper_stat(&self, node: &NodeRef) -> Result<Option<Stat>> {
-        let Some(handle) = self.upper_object(node)? else {
-            return Ok(None);
+        let dialects = self.upper_dialects();
+        let through = |handle: BorrowedFd<'_>| {
+            let mut stat = rustix::fs::fstat(handle).op("stat")?;
+            apply_override(handle, None, &mut stat, dialects).op("stat")?;
+            Ok(stat)
         };
-        let mut stat = rustix::fs::fstat(&handle).op("stat")?;
-        apply_override(handle.as_fd(), None, &mut stat, self.upper_dialects()).op("stat")?;
-        Ok(Some(stat))
+        // The kernel asks for a directory's attributes after every change of a name in it, for which it was opened.
+        if node.is_dir()
+            && let Some(handle) = self.dirs.get(&DirKey::Upper(node.serial()))
+        {
+            return through(handle.as_fd()).map(Some);
+        }
+        self.at_upper(
+            node,
+            |orphan| through(orphan.as_fd()),
+            |parent, name, upper| {
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                let mut stat = rustix::fs::statat(parent, name, flags).op("stat in upper")?;
+                require_same(&stat, upper)?;
+                apply_override(parent, Some(name), &mut stat, dialects).op("stat")?;
+                Ok(stat)
+            },
+        )
     }
 
     /// A handle of the object that gives a node its attributes.
@@ -108,6 +132,28 @@ impl View {
 
     /// A handle of a node's upper object, if it has one; certainly that object and no other of its name.
     pub(crate) fn upper_object(&self, node: &Node) -> Result<Option<Handle>> {
+        self.at_upper(
+            node,
+            |orphan| Ok(Handle::Shared(orphan.clone())),
+            |parent, name, upper| {
+                let handle = self
+                    .retry_short_of_fds(|| open::handle(parent, name))
+                    .op("open in upper")?;
+                let stat = rustix::fs::fstat(&handle).op("stat in upper")?;
+                require_same(&stat, upper)?;
+                Ok(Handle::Own(handle))
+            },
+        )
+    }
+
+    /// Does something with a node's upper object, if it has one: with the handle that is `held` because no name leads to
+    /// it, or with its name in its directory. The name is true while `named` runs.
+    fn at_upper<T>(
+        &self,
+        node: &Node,
+        held: impl Fn(&Arc<OwnedFd>) -> Result<T>,
+        named: impl Fn(BorrowedFd<'_>, &OsStr, &UpperObject) -> Result<T>,
+    ) -> Result<Option<T>> {
         let mut parent_handle: Option<(NodeRef, Arc<OwnedFd>)> = None;
         loop {
             // The kept names are true while the state is held: whoever moves a name holds it for writing meanwhile.
@@ -116,7 +162,7 @@ impl View {
                 return Ok(None);
             };
             if let Some(orphan) = &upper.orphan {
-                return Ok(Some(Handle::Shared(orphan.clone())));
+                return held(orphan).map(Some);
             }
             let link = state
                 .first_link(&node.stack)
@@ -135,15 +181,7 @@ impl View {
                 parent_handle = Some((link_parent, handle));
                 continue;
             };
-            let handle = self
-                .retry_short_of_fds(|| open::handle(parent.as_fd(), link.name))
-                .op("open in upper")?;
-            let stat = rustix::fs::fstat(&handle).op("stat in upper")?;
-            if (stat.st_dev, stat.st_ino) != (upper.dev, upper.ino) {
-                // Somebody works on the upper behind our back.
-                return Err(Error::refused("open in upper", Errno::STALE));
-            }
-            return Ok(Some(Handle::Own(handle)));
+            return named(parent.as_fd(), link.name, upper).map(Some);
         }
     }
 
@@ -228,6 +266,15 @@ impl View {
             FileType::Directory => Err(Error::refused(op, Errno::ISDIR)),
             _ => Err(Error::refused(op, Errno::INVAL)),
         }
+    }
+}
+
+/// Refuses what stands under an upper object's name and is not that object: somebody works on the upper behind our back.
+fn require_same(stat: &Stat, upper: &UpperObject) -> Result<()> {
+    if (stat.st_dev, stat.st_ino) == (upper.dev, upper.ino) {
+        Ok(())
+    } else {
+        Err(Error::refused("open in upper", Errno::STALE))
     }
 }
 

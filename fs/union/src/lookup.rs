@@ -163,12 +163,26 @@ impl View {
         if parent.stack.is_none() {
             return Ok(false);
         }
-        let course = Course::Under(name.as_bytes().to_vec());
-        match self.find_lower(&parent.stack, course, Want::Any) {
-            Ok(found) => Ok(found.is_some()),
+        match self.shows_below(parent, name) {
             Err(error) if error.is(Errno::PERM) || error.is(Errno::IO) => Ok(true),
-            Err(error) => Err(error),
+            other => other,
         }
+    }
+
+    /// The first layer that knows the name decides: whatever it has there shows, unless it is a whiteout.
+    fn shows_below(&self, parent: &NodeRef, name: &OsStr) -> Result<bool> {
+        for dir in parent.stack.dirs() {
+            let lower = &self.lowers[usize::from(dir.layer())];
+            let Some(handle) = self.lower_dir(&dir.place)? else {
+                continue;
+            };
+            match probe(handle.as_fd(), name, dir.opaque, &lower.dialects).op("look up in lower")? {
+                Probe::Object(_) => return Ok(true),
+                Probe::Whiteout => return Ok(false),
+                Probe::Absent => {}
+            }
+        }
+        Ok(false)
     }
 
     fn find_below_upper(
@@ -178,15 +192,20 @@ impl View {
         stat: Stat,
         parent: &NodeRef,
     ) -> Result<Option<Found>> {
-        let handle = match self.retry_short_of_fds(|| open::handle(dir, name)) {
-            Err(Errno::NOENT) => return Ok(None),
-            other => other.op("open in upper")?,
-        };
         let mut found = UpperFound {
             metacopy: false,
             origin: None,
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::Directory && has_no_marks(dir, name) {
+            let stack = Stack::None;
+            let upper = Some(found);
+            return Ok(Some(Found { upper, stack, stat }));
+        }
+        let handle = match self.retry_short_of_fds(|| open::handle(dir, name)) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.op("open in upper")?,
+        };
         let below = if kind == FileType::Directory {
             let marks = dir_marks(handle.as_fd(), self.upper_dialects()).op("read marks")?;
             if marks.opaque == Opaque::Yes {
@@ -374,7 +393,7 @@ impl View {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Ok(Finding::Other);
         }
-        if plain {
+        if plain || has_no_marks(dir, name) {
             return Ok(Finding::File {
                 metacopy: false,
                 redirect: None,
@@ -442,6 +461,19 @@ impl View {
         }
     }
 
+    /// The node of an object just made in its place in the upper, which has no marks and hides nothing.
+    pub(crate) fn node_made(&self, parent: &NodeRef, name: &OsStr, stat: Stat) -> NodeRef {
+        let stack = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Stack::of_new_dir(),
+            _ => Stack::None,
+        };
+        let upper = Some(UpperFound {
+            metacopy: false,
+            origin: None,
+        });
+        self.node_for(parent, name, Found { upper, stack, stat })
+    }
+
     /// The node of a finding: the one that is known already, or a new one.
     fn node_for(&self, parent: &NodeRef, name: &OsStr, found: Found) -> NodeRef {
         let Found { upper, stack, stat } = found;
@@ -485,6 +517,12 @@ pub(crate) fn note_link(node: &Node, link: Link) {
     if !known(&state) {
         state.add_link(&node.stack, link);
     }
+}
+
+/// True if a name certainly leads to an object without any extended attribute, as most have none: one call instead of an
+/// open, a look and a close. A failure is met again by whoever takes the longer way.
+fn has_no_marks(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
+    mille_layer::xattr::names(dir, Some(name)).is_ok_and(|names| names.is_empty())
 }
 
 fn require_regular(stat: &Stat) -> Result<()> {

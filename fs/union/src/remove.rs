@@ -26,27 +26,53 @@ impl View {
     /// `ENOENT`, `EISDIR`, `EROFS`, or a failed system call.
     pub fn unlink(&self, parent: &NodeRef, name: &OsStr) -> Result<()> {
         let work = self.require_writable("unlink")?;
+        if parent.in_upper() {
+            let dir = self.upper_parent(parent)?;
+            let _names = parent.names().write();
+            let node = self.lookup_locked(parent, name)?;
+            let node = node.ok_or(Error::refused("unlink", Errno::NOENT))?;
+            self.require_removable(&node)?;
+            // Nothing has to come up first: one look at the name is enough.
+            if !self.has_links_below(&node) {
+                return self.unlink_locked(work, (parent, name), dir.as_fd(), &node);
+            }
+        }
         loop {
             let node = self.existing(parent, name, "unlink")?;
-            if node.is_dir() {
-                return Err(Error::refused("unlink", Errno::ISDIR));
-            }
-            self.require_changeable(&node, "unlink")?;
+            self.require_removable(&node)?;
             self.keep_other_links(&node)?;
             let dir = self.upper_parent(parent)?;
             let _names = parent.names().write();
             if !self.still(parent, name, &node)? || self.has_links_below(&node) {
                 continue;
             }
-            let kept = self.keep_object(&node)?;
-            let whiteout = self.lower_has(parent, name)?;
-            let mut state = node.state.write();
-            remove_name(work, dir.as_fd(), name, whiteout, state.upper.is_some())?;
-            self.name_lost(&node, &mut state, parent, name, kept)?;
-            drop(state);
-            self.listings.removed(parent, name);
-            return Ok(());
+            return self.unlink_locked(work, (parent, name), dir.as_fd(), &node);
         }
+    }
+
+    fn require_removable(&self, node: &NodeRef) -> Result<()> {
+        if node.is_dir() {
+            return Err(Error::refused("unlink", Errno::ISDIR));
+        }
+        self.require_changeable(node, "unlink")
+    }
+
+    /// Removes a name that leads to a node. The caller holds the parent's name lock.
+    fn unlink_locked(
+        &self,
+        work: &Work,
+        (parent, name): (&NodeRef, &OsStr),
+        dir: BorrowedFd<'_>,
+        node: &NodeRef,
+    ) -> Result<()> {
+        let kept = self.keep_object(node)?;
+        let whiteout = self.lower_has(parent, name)?;
+        let mut state = node.state.write();
+        remove_name(work, dir, name, whiteout, state.upper.is_some())?;
+        self.name_lost(node, &mut state, parent, name, kept)?;
+        drop(state);
+        self.listings.removed(parent, name);
+        Ok(())
     }
 
     /// Removes an empty directory.

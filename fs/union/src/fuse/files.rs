@@ -18,6 +18,7 @@ use crate::node::{NodeId, NodeRef};
 use crate::setattr::Membership;
 use crate::sys::open;
 use crate::view::View;
+use mille_layer::Ownership;
 
 /// Lower files up to this size are read through the page cache of the mount. Then a reader who holds one open and a
 /// writer who makes it be copied up share one node and see each other's bytes, which a passthrough open could not offer.
@@ -253,7 +254,14 @@ impl Server {
     /// Answers CREATE with a file just made.
     pub(crate) fn created(&self, node: &NodeRef, file: Created, flags: i32, reply: ReplyCreate) {
         let id = node.id();
-        let attr = match self.view.attr(node) {
+        let attr = match &file {
+            // Nobody else knows it yet, and it has no name that anything else could have taken.
+            Created::New(file) if self.view.ownership == Ownership::Real => {
+                self.view.attr_through(node, file.as_fd())
+            }
+            _ => self.view.attr(node),
+        };
+        let attr = match attr {
             Ok(attr) => self.shown(&attr, id.0),
             Err(error) => return reply.error(self.refusal("create", &error)),
         };
