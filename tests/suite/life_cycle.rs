@@ -358,14 +358,15 @@ fn user_fuse_prune_df_and_events() {
 
 fn prune_df_and_events(who: Who) {
     let store = Store::with_busybox(who);
-    store.line("run --name c1 -l k=v bb touch /made").ok();
-    store.line("exec c1 true").code(1);
-    store.line("rename c1 c9").ok();
-    store.line("commit c9 made").ok();
-    store.line("run -d --name c2 bb sleep 1000").ok();
-    store.line("exec c2 true").ok();
-    store.line("pause c2").ok();
-    store.line("unpause c2").ok();
+    // No name is the beginning of an id, which filters take as well.
+    store.line("run --name one -l k=v bb touch /made").ok();
+    store.line("exec one true").code(1);
+    store.line("rename one nine").ok();
+    store.line("commit nine made").ok();
+    store.line("run -d --name two bb sleep 1000").ok();
+    store.line("exec two true").ok();
+    store.line("pause two").ok();
+    store.line("unpause two").ok();
     let df = store
         .line("system df --format {{.Type}}|{{.TotalCount}}|{{.Active}}")
         .ok();
@@ -379,7 +380,7 @@ fn prune_df_and_events(who: Who) {
         store.line("container prune -f --filter label=k=w").ok(),
         "Total reclaimed space: 0B"
     );
-    let id = store.line("inspect -f {{.Id}} c9").ok();
+    let id = store.line("inspect -f {{.Id}} nine").ok();
     assert_eq!(
         store.line("container prune -f").ok(),
         format!("Deleted Containers:\n{id}\n\nTotal reclaimed space: 0B")
@@ -404,7 +405,7 @@ fn prune_df_and_events(who: Who) {
             .code(1)
             .says(&format!("Error response from daemon: {text}"));
     }
-    store.line("rm -f c2").ok();
+    store.line("rm -f two").ok();
     store.line("system prune -af").ok();
     assert_eq!(store.line("images -q").ok(), "");
     let events = |more: &str| {
@@ -413,26 +414,26 @@ fn prune_df_and_events(who: Who) {
         store.line(&line).ok()
     };
     assert_eq!(
-        events("-f container=c1 -f type=container"),
-        "container:create:c1\ncontainer:attach:c1\ncontainer:start:c1\ncontainer:die:c1"
+        events("-f container=one -f type=container"),
+        "container:create:one\ncontainer:attach:one\ncontainer:start:one\ncontainer:die:one"
     );
     assert_eq!(
-        events("-f container=c9"),
-        "container:rename:c9\ncontainer:commit:c9\ncontainer:destroy:c9"
+        events("-f container=nine"),
+        "container:rename:nine\ncontainer:commit:nine\ncontainer:destroy:nine"
     );
     assert_eq!(
         events(
-            "-f container=c2 -f event=start -f event=exec_start -f event=exec_die -f event=pause -f event=unpause -f event=die -f event=destroy"
+            "-f container=two -f event=start -f event=exec_start -f event=exec_die -f event=pause -f event=unpause -f event=die -f event=destroy"
         ),
-        "container:start:c2\ncontainer:exec_start: true :c2\ncontainer:exec_die:c2\ncontainer:pause:c2\n\
-         container:unpause:c2\ncontainer:die:c2\ncontainer:destroy:c2"
+        "container:start:two\ncontainer:exec_start: true :two\ncontainer:exec_die:two\ncontainer:pause:two\n\
+         container:unpause:two\ncontainer:die:two\ncontainer:destroy:two"
     );
     let plain = store
         .line("events --since 2h --until 0s -f event=die -f label=k=v")
         .ok();
     assert!(
         plain.contains(&format!(
-            " container die {id} (exitCode=0, image=bb, k=v, name=c1)"
+            " container die {id} (exitCode=0, image=bb, k=v, name=one)"
         )),
         "{plain}"
     );

@@ -19,6 +19,7 @@ mod full_disk;
 mod golden;
 mod inspect;
 mod life_cycle;
+mod limits;
 mod look;
 mod mount_options;
 mod mount_program;

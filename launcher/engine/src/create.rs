@@ -19,7 +19,9 @@ use crate::records::{self, Record};
 use crate::removal::Volumes;
 use crate::rootfs::Writable;
 use crate::state::State;
-use crate::{container_mounts, files, init_layer, launch, names, removal, volumes, workdir};
+use crate::{
+    container_mounts, files, init_layer, launch, limits, names, removal, volumes, workdir,
+};
 
 /// The label by which an image says that it stands on the machine's own root.
 pub(crate) const BASE_LABEL: &str = "io.mille.base";
@@ -54,6 +56,7 @@ pub(crate) fn create(engine: &Engine, options: CreateOptions) -> Result<Containe
     let base = base(engine, &options.image)?;
     let id = ContainerId::random()?;
     let mut container = assemble(&id, base, &options)?;
+    limits::adapt(&mut container.host_config)?;
     container.mounts = container_mounts::choose(&engine.layout, &container)?;
     launch::check(&engine.layout, &container)?;
     init_layer::ensure(&engine.layout, engine.dialect())?;

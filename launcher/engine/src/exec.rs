@@ -19,6 +19,7 @@ use crate::events::Subject;
 use crate::exec_records::Running;
 use crate::ids::ContainerId;
 use crate::layout::Layout;
+use crate::limits::Groups;
 use crate::message::Message;
 use crate::monitor::descriptors;
 use crate::options::{ClientIo, Ended, ExecOptions};
@@ -56,6 +57,9 @@ pub(crate) fn exec(
     join(engine, id)?;
     let mut spec = launch::exec_spec(&container, options)?;
     spec.window = window(io).filter(|_| options.terminal);
+    if Groups::are_needed(&container.host_config.resources) {
+        spec.cgroup = Groups::find(id, state.state.pid).placement();
+    }
     let (stdio, ours) = pipes(options, io).map_err(Error::system("make pipes"))?;
     let init = Pid::from_raw(state.state.pid);
     let mut child =

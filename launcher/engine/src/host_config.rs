@@ -37,7 +37,7 @@ pub struct HostConfig {
     pub cap_add: Option<Vec<String>>,
     /// Capabilities taken from the default set; `ALL`.
     pub cap_drop: Option<Vec<String>>,
-    /// Only shown.
+    /// `private` or `host`.
     pub cgroupns_mode: String,
     /// Name servers for /etc/resolv.conf in place of the host's.
     pub dns: Vec<String>,
@@ -55,7 +55,7 @@ pub struct HostConfig {
     pub cgroup: String,
     /// Only shown.
     pub links: Option<Vec<String>>,
-    /// Only shown.
+    /// How likely the kernel is to kill it for memory, -1000 to 1000; 0 leaves it alone.
     pub oom_score_adj: i64,
     /// Empty (an own pid namespace) or `host`.
     pub pid_mode: String,
@@ -73,7 +73,8 @@ pub struct HostConfig {
     /// Empty (an own host name) or `host`.
     #[serde(rename = "UTSMode")]
     pub uts_mode: String,
-    /// Only shown.
+    /// Empty or `host`, which are the same: where containers have a user namespace of their own, it is there for an
+    /// ordinary user, who has no other.
     pub userns_mode: String,
     /// Size of /dev/shm in bytes.
     pub shm_size: i64,
@@ -86,7 +87,7 @@ pub struct HostConfig {
     pub console_size: [u16; 2],
     /// Only shown.
     pub isolation: String,
-    /// Limits and devices; only shown for now.
+    /// Limits and devices.
     #[serde(flatten)]
     pub resources: Resources,
     /// Mounts in the form of `--mount`.
@@ -101,7 +102,7 @@ pub struct HostConfig {
     pub init: Option<bool>,
 }
 
-/// The limits part of [`HostConfig`], in docker's order; only shown for now.
+/// The limits part of [`HostConfig`], in docker's order. Acted on: memory, CPU, cpuset, pids, blkio weight, ulimits.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 #[allow(
@@ -215,7 +216,7 @@ impl Default for HostConfig {
             volumes_from: None,
             cap_add: None,
             cap_drop: None,
-            cgroupns_mode: "host".to_owned(),
+            cgroupns_mode: "private".to_owned(),
             dns: Vec::new(),
             dns_options: Vec::new(),
             dns_search: Vec::new(),

@@ -76,6 +76,9 @@ fn unfiltered(layout: &Layout, container: &Container, nested: bool) -> Result<(S
         .iter()
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
+    spec.oom_score_adj = i32::try_from(host.oom_score_adj)
+        .ok()
+        .filter(|score| *score != 0);
     spec.shm_size_bytes = u64::try_from(host.shm_size).unwrap_or_default();
     spec.session_keyring = Some(format!("_ses.{}", container.id));
     spec.init = host.init == Some(true);
@@ -194,7 +197,7 @@ fn shared(container: &Container) -> Result<SharedNamespaces> {
         pid: is_host("PID", &host.pid_mode)?,
         ipc,
         uts: is_host("UTS", &host.uts_mode)?,
-        cgroup: false,
+        cgroup: is_host("cgroup", &host.cgroupns_mode)?,
     })
 }
 

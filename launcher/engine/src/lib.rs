@@ -29,6 +29,7 @@ mod init_layer;
 mod inspect;
 mod launch;
 mod layout;
+mod limits;
 mod lock;
 mod logs;
 mod message;

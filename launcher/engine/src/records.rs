@@ -8,7 +8,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mille_store::DiffId;
 use mille_store::config::ContainerConfig;
@@ -107,6 +107,9 @@ pub(crate) struct StateRecord {
     /// How often its policy started it again since somebody started it.
     #[serde(default)]
     pub(crate) restart_count: u32,
+    /// The control groups that were made for the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cgroups: Vec<PathBuf>,
 }
 
 /// Reads a container's record; `None` when there is no such container.

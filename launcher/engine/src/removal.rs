@@ -14,6 +14,7 @@ use crate::events::Subject;
 use crate::files::{self, tolerate_missing};
 use crate::ids::ContainerId;
 use crate::layout::{ContainerPaths, Layout};
+use crate::limits::Groups;
 use crate::lock::Lock;
 use crate::records::{self, KILLED, MONITOR_DIED, Record};
 use crate::{freeze, names, process, volumes};
@@ -284,6 +285,7 @@ pub(crate) fn clear(layout: &Layout, id: &ContainerId, options: SweepOptions) ->
         freeze::release_leftover(state.state.pid);
         process::signal(state.state.pid, state.init_start, Signal::KILL);
     }
+    Groups::of(&state.cgroups).remove();
     unmount_all(&paths.merged())?;
     let auto_remove =
         records::read(layout, id)?.is_some_and(|record| record.host_config.auto_remove);
@@ -291,6 +293,7 @@ pub(crate) fn clear(layout: &Layout, id: &ContainerId, options: SweepOptions) ->
         let finished = records::last_sign(&paths, &state.state);
         state.state.end(KILLED, MONITOR_DIED.to_owned(), finished);
         state.monitor = 0;
+        state.cgroups.clear();
         records::write_state(&paths, &state)?;
     }
     match (auto_remove, options.privileged) {

@@ -5,17 +5,19 @@ use mille_store::ImageId;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::events::Subject;
-use crate::host_config::RestartPolicy;
+use crate::host_config::{Resources, RestartPolicy};
 use crate::ids::ContainerId;
 use crate::message::Message;
 use crate::usage::Usage;
-use crate::{records, restart, stop};
+use crate::{limits, records, restart, stop};
 
 /// What `update` changes; `None` leaves a thing as it is.
 #[derive(Debug, Clone, Default)]
 pub struct UpdateOptions {
     /// When its monitor starts it again; counts from the next end on.
     pub restart_policy: Option<RestartPolicy>,
+    /// Limits; a running container gets them at once. As docker has it, a field that is 0 or empty leaves a limit as it is.
+    pub limits: Option<Resources>,
 }
 
 /// Changes a container, running or not.
@@ -31,6 +33,9 @@ pub(crate) fn update(engine: &Engine, id: &ContainerId, options: &UpdateOptions)
             )));
         }
         record.host_config.restart_policy = policy.clone();
+    }
+    if let Some(asked) = &options.limits {
+        limits::change(engine, id, &mut record.host_config.resources, asked)?;
     }
     records::write(&engine.layout.container(id), &record)?;
     Subject::from(&record).note(&engine.layout, "update", &[]);

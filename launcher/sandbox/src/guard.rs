@@ -85,7 +85,7 @@ fn set_dumpable(how: DumpableBehavior) -> Result<(), Failure> {
 /// Clones the container's first process, writes its id maps and control groups, and becomes the guard.
 fn make_container(plan: &Plan, channel: Channel, launcher: OwnedFd, start: Start) -> ! {
     let maps = plan.id_map.as_ref();
-    let must_wait = maps.is_some() || plan.cgroup.is_some();
+    let must_wait = maps.is_some() || plan.cgroup.is_some() || plan.oom_score_adj.is_some();
     // The id map files of a process that is not dumpable belong to the first namespace's root.
     let dumpable = if maps.is_some() {
         DumpableBehavior::Dumpable
@@ -115,7 +115,7 @@ fn make_container(plan: &Plan, channel: Channel, launcher: OwnedFd, start: Start
         ),
     };
     ignore_lost_launcher(channel.send(&Message::Born { pid }, Some(child.as_fd())));
-    let placed = place(pid, maps, plan.cgroup.as_ref()).and_then(|()| {
+    let placed = place(pid, plan).and_then(|()| {
         let sent = if must_wait {
             rustix::io::write(&go_writer, b"g").map(|_| ())
         } else {
@@ -129,17 +129,17 @@ fn make_container(plan: &Plan, channel: Channel, launcher: OwnedFd, start: Start
     guard(&launcher, &child)
 }
 
-/// Writes the id maps and the control groups of the new process.
-fn place(
-    pid: i32,
-    maps: Option<&IdMapText>,
-    cgroup: Option<&CgroupPlacement>,
-) -> Result<(), Failure> {
-    if let Some(IdMapText { uids, gids }) = maps {
+/// Writes what others write of a new process: how the kernel judges it, its id maps, its control groups.
+fn place(pid: i32, plan: &Plan) -> Result<(), Failure> {
+    if let Some(score) = plan.oom_score_adj {
+        let path = format!("/proc/{pid}/oom_score_adj");
+        write_file(Path::new(&path), &score.to_string())?;
+    }
+    if let Some(IdMapText { uids, gids }) = &plan.id_map {
         write_file(Path::new(&format!("/proc/{pid}/uid_map")), uids)?;
         write_file(Path::new(&format!("/proc/{pid}/gid_map")), gids)?;
     }
-    for file in cgroup.iter().flat_map(|cgroup| &cgroup.procs_files) {
+    for file in plan.cgroup.iter().flat_map(|cgroup| &cgroup.procs_files) {
         write_file(file, &pid.to_string())?;
     }
     Ok(())

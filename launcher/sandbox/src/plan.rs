@@ -180,6 +180,7 @@ pub struct Plan {
     pub(crate) namespaces: u64,
     pub(crate) id_map: Option<IdMapText>,
     pub(crate) cgroup: Option<CgroupPlacement>,
+    pub(crate) oom_score_adj: Option<i32>,
 }
 
 impl Plan {
@@ -201,6 +202,7 @@ impl Plan {
                 .as_ref()
                 .map(|maps| id_map_text(maps, host)),
             cgroup: spec.cgroup.clone(),
+            oom_score_adj: spec.oom_score_adj,
         })
     }
 

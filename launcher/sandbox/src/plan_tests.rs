@@ -420,6 +420,7 @@ fn exec_touches_no_mount() {
         namespaces: 0,
         id_map: None,
         cgroup: None,
+        oom_score_adj: None,
     };
     let want = [
         "Terminal",

@@ -62,6 +62,8 @@ pub struct Spec {
     pub seccomp: Option<SeccompProgram>,
     /// Control groups to be put into before anything else.
     pub cgroup: Option<CgroupPlacement>,
+    /// How likely the kernel is to kill it for memory, -1000 to 1000; `None` keeps the caller's.
+    pub oom_score_adj: Option<i32>,
     /// Size of /dev/shm in bytes.
     pub shm_size_bytes: u64,
     /// Name of the session keyring to join; `None` keeps the caller's keyring.
@@ -103,6 +105,7 @@ impl Spec {
             sysctls: Vec::new(),
             seccomp: None,
             cgroup: None,
+            oom_score_adj: None,
             shm_size_bytes: SHM_SIZE_BYTES,
             session_keyring: Some("_ses.mille".to_owned()),
             init: false,

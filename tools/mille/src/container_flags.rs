@@ -16,6 +16,8 @@ use crate::output;
 
 mod declared;
 mod health;
+pub(crate) mod limits;
+mod namespaces;
 mod values;
 
 pub(crate) use declared::add;
@@ -204,9 +206,25 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
         security_opt: some(security.list),
         tmpfs: tmpfs(matches),
         shm_size: bytes(verb, matches, "shm-size")?.unwrap_or(defaults.shm_size),
+        oom_score_adj: integer(verb, matches, "oom-score-adj")?.unwrap_or(0),
+        sysctls: limits::sysctls(verb, matches)?,
+        pid_mode: namespaces::mode(verb, matches, "pid")?,
+        ipc_mode: match namespaces::mode(verb, matches, "ipc")? {
+            mode if mode.is_empty() => defaults.ipc_mode.clone(),
+            mode => mode,
+        },
+        uts_mode: namespaces::mode(verb, matches, "uts")?,
+        userns_mode: namespaces::mode(verb, matches, "userns")?,
+        cgroupns_mode: match namespaces::mode(verb, matches, "cgroupns")? {
+            mode if mode.is_empty() => defaults.cgroupns_mode.clone(),
+            mode => mode,
+        },
         resources: Resources {
             ulimits: ulimits(verb, matches)?,
-            ..defaults.resources.clone()
+            memory_swappiness: integer(verb, matches, "memory-swappiness")?
+                .filter(|value| *value != -1),
+            oom_kill_disable: Some(is_on(matches, "oom-kill-disable")),
+            ..limits::read(verb, matches, &defaults.resources)?
         },
         ..defaults
     })

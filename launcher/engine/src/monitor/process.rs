@@ -23,6 +23,7 @@ use crate::events::Subject;
 use crate::files;
 use crate::health::{Check, Health};
 use crate::layout::{ContainerPaths, Layout};
+use crate::limits::Groups;
 use crate::lock::Lock;
 use crate::logs::LogStream;
 use crate::logs::write::{JsonLog, rotation};
@@ -106,6 +107,7 @@ impl Job {
             container: &container,
             stack: &stack,
             nested,
+            groups: Groups::default(),
         };
         let mut before = records::read_state(paths).unwrap_or_default();
         before.restart_count = 0;
@@ -167,6 +169,8 @@ struct Life<'a> {
     container: &'a Container,
     stack: &'a Stack,
     nested: bool,
+    /// Empty until the container has some.
+    groups: Groups,
 }
 
 impl Life<'_> {
@@ -185,6 +189,7 @@ impl Life<'_> {
         if let Err(errno) = nix::sys::prctl::set_dumpable(true) {
             log::debug!("set dumpable: {errno}");
         }
+        self.limit(&mut state)?;
         let (prepared, mut streams) = self.prepare()?;
         self.note_running(&mut state, &prepared)?;
         // From here on SIGTERM is read by the loop; before, it simply ends this process and all that is in the making.
@@ -257,7 +262,8 @@ impl Life<'_> {
             exit_code: error.exit_code(),
             text: error.to_string(),
         };
-        let spec = launch::spec(self.layout, self.container, self.nested)?;
+        let mut spec = launch::spec(self.layout, self.container, self.nested)?;
+        spec.cgroup = self.groups.placement();
         let host = Host::probe().map_err(Error::system("examine this machine"))?;
         let plan = Plan::new(&spec, &host).map_err(|error| Error::Invalid(error.to_string()))?;
         let (stdio, streams) = self.pipes().map_err(Error::system("make pipes"))?;
@@ -303,6 +309,41 @@ impl Life<'_> {
         Ok((stdio, streams))
     }
 
+    /// Makes the control groups of a container that has limits.
+    fn limit(&mut self, state: &mut StateRecord) -> Result<()> {
+        // As they are now: `update` may have changed them since the run before.
+        let record = records::read(self.layout, &self.container.id)?;
+        let resources = record.map(|record| record.host_config.resources);
+        let resources = resources.unwrap_or_default();
+        if !Groups::are_needed(&resources) {
+            return Ok(());
+        }
+        let paths = self.paths;
+        self.groups = Groups::make(&self.container.id, &resources, |directories| {
+            // Before they are there: who clears up after us finds them by it.
+            state.cgroups = directories.to_vec();
+            records::write_state(paths, state)
+        })?;
+        Ok(())
+    }
+
+    /// Takes the control groups away after a run, and notes whether the kernel killed something in them for memory.
+    fn unlimit(&mut self, hub: &mut Hub) {
+        // A limit may have been given to it while it ran.
+        let groups = match self.groups.placement() {
+            Some(_) => std::mem::take(&mut self.groups),
+            None => Groups::made_later(&self.container.id),
+        };
+        let killed = groups.out_of_memory();
+        if killed {
+            hub.note("oom", &[]);
+        }
+        groups.remove();
+        let record = &mut hub.standing.record;
+        record.state.oom_killed = killed;
+        record.cgroups.clear();
+    }
+
     fn note_running(&self, state: &mut StateRecord, prepared: &Prepared) -> Result<()> {
         let init = prepared.pid().as_raw();
         let own = nix::unistd::getpid().as_raw();
@@ -331,6 +372,7 @@ impl Life<'_> {
             let began = Instant::now();
             let result = hub.run();
             let code = *result.as_ref().unwrap_or(&records::KILLED);
+            self.unlimit(&mut hub);
             hub.note("die", &[("exitCode", code.to_string())]);
             self.unmount(mounted);
             let code = match result {
@@ -395,6 +437,7 @@ impl Life<'_> {
     /// Takes down what a failed start had built.
     fn give_up(&mut self, state: &mut StateRecord, error: &Error, lock: Lock) {
         note(removal::unmount_all(&self.paths.merged()));
+        self.groups.remove();
         let text = error.to_string();
         let exit_code = match error {
             Error::Start { exit_code, .. } => *exit_code,

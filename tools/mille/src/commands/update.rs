@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use mille_engine::UpdateOptions;
+use mille_engine::{Resources, UpdateOptions};
 
 use super::{Arity, Verb};
 use crate::arguments::{text, value, words};
-use crate::container_flags::restart_policy;
+use crate::container_flags::{limits, restart_policy};
 use crate::context::Context;
 use crate::failure::{Failure, each};
 
@@ -23,7 +23,9 @@ pub(crate) const VERB: Verb = Verb {
 };
 
 fn add_flags(command: Command) -> Command {
-    command.arg(value(
+    let limits = limits::FLAGS.iter();
+    let limits = limits.map(|(long, short, kind, help)| value(long, *short, kind, help));
+    command.args(limits).arg(value(
         "restart",
         None,
         "string",
@@ -36,8 +38,11 @@ fn update(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
     let restart_policy = policy.map(restart_policy).transpose();
     let options = UpdateOptions {
         restart_policy: restart_policy.map_err(Failure::plain)?,
+        limits: limits::are_given(matches)
+            .then(|| limits::read(&VERB, matches, &Resources::default()))
+            .transpose()?,
     };
-    if options.restart_policy.is_none() {
+    if options.restart_policy.is_none() && options.limits.is_none() {
         return Err(Failure::plain(
             "you must provide one or more flags when using this command",
         ));

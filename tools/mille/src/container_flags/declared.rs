@@ -37,6 +37,7 @@ const LISTS: &[(&str, Option<char>, &str)] = &[
         None,
         "Security Options (no-new-privileges, seccomp, systempaths)",
     ),
+    ("sysctl", None, "Sysctl options"),
     ("tmpfs", None, "Mount a tmpfs directory"),
     ("ulimit", None, "Ulimit options"),
     (
@@ -53,6 +54,33 @@ const LISTS: &[(&str, Option<char>, &str)] = &[
 
 /// Flags with one value, and what kind it is.
 const VALUES: &[(&str, Option<char>, &str, &str)] = &[
+    (
+        "cgroupns",
+        None,
+        "string",
+        "Cgroup namespace to use (host|private)",
+    ),
+    (
+        "ipc",
+        None,
+        "string",
+        "IPC mode to use (private, shareable, host)",
+    ),
+    (
+        "memory-swappiness",
+        None,
+        "int",
+        "Tune container memory swappiness (0 to 100) (default -1)",
+    ),
+    (
+        "oom-score-adj",
+        None,
+        "int",
+        "Tune host's OOM preferences (-1000 to 1000)",
+    ),
+    ("pid", None, "string", "PID namespace to use (host)"),
+    ("userns", None, "string", "User namespace to use (host)"),
+    ("uts", None, "string", "UTS namespace to use (host)"),
     (
         "cidfile",
         None,
@@ -155,6 +183,7 @@ const SWITCHES: &[(&str, Option<char>, &str)] = &[
         Some('i'),
         "Keep STDIN open even if not attached",
     ),
+    ("oom-kill-disable", None, "Disable OOM Killer"),
     (
         "no-healthcheck",
         None,
@@ -191,6 +220,7 @@ pub(crate) fn add(command: Command) -> Command {
         .map(|(long, short, help)| list(long, *short, help));
     let values = VALUES
         .iter()
+        .chain(super::limits::FLAGS)
         .map(|(long, short, kind, help)| value(long, *short, kind, help));
     let switches = SWITCHES
         .iter()

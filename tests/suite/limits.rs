@@ -1,0 +1,221 @@
+//! Limits: what a container may take, what happens when it takes more, and what is left of its control groups.
+
+use mille_tests::{Store, Who};
+
+/// Directories of the groups of this test's containers that are still there.
+fn left(id: &str) -> String {
+    mille_tests::program::shell(&format!(
+        "find /sys/fs/cgroup -maxdepth 6 -type d -name '{id}' 2>/dev/null || true"
+    ))
+}
+
+/// A program that ends in a moment unless it may not have `$1` bytes.
+const EAT: &str = "exec dd if=/dev/zero of=/dev/null count=1 bs=";
+
+#[test]
+fn root_fuse_limits_are_set_where_the_container_is() {
+    let store = Store::with_busybox(Who::Root);
+    let id = store
+        .line("run -d --name c1 -m 64m --cpus 0.5 --cpu-shares 512 --cpuset-cpus 0 --pids-limit 20 --blkio-weight 500 bb sleep 1000")
+        .ok();
+    // The container sees its own group as the root of each tree.
+    let read = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes memory/memory.memsw.limit_in_bytes \
+                cpu/cpu.cfs_quota_us cpu/cpu.shares cpuset/cpuset.cpus pids/pids.max blkio/blkio.*weight";
+    let want = "67108864\n134217728\n50000\n512\n0\n20\n500";
+    assert_eq!(store.mille(["exec", "c1", "sh", "-c", read]).ok(), want);
+    // A further command is in the same groups.
+    let mine = store.line("exec c1 cat /proc/self/cgroup").ok();
+    for controller in ["memory", "cpu", "cpuset", "pids"] {
+        assert!(
+            mine.lines()
+                .any(|line| line.ends_with(&format!(":{controller}:/"))),
+            "{mine}"
+        );
+    }
+    assert!(!left(&id).is_empty());
+    let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}";
+    let seen = store.mille(["inspect", "-f", format, "c1"]).ok();
+    assert_eq!(seen, "67108864 134217728 500000000 20");
+    store.line("rm -f c1").ok();
+    assert_eq!(left(&id), "");
+    // Without limits there is no group.
+    let id = store.line("run -d --name c2 bb sleep 1000").ok();
+    assert_eq!(left(&id), "");
+    store.line("rm -f c2").ok();
+}
+
+#[test]
+fn root_fuse_a_container_killed_for_memory_says_so() {
+    let store = Store::with_busybox(Who::Root);
+    let eat = format!("{EAT}200M");
+    store
+        .mille(["run", "--name", "c1", "-m", "20m", "bb", "sh", "-c", &eat])
+        .code(137);
+    let format = "{{.State.OOMKilled}} {{.State.ExitCode}}";
+    assert_eq!(
+        store.mille(["inspect", "-f", format, "c1"]).ok(),
+        "true 137"
+    );
+    let eat = format!("{EAT}1M");
+    store
+        .mille(["run", "--name", "c2", "-m", "20m", "bb", "sh", "-c", &eat])
+        .ok();
+    assert_eq!(store.mille(["inspect", "-f", format, "c2"]).ok(), "false 0");
+}
+
+#[test]
+fn root_fuse_a_running_container_gets_other_limits() {
+    let store = Store::with_busybox(Who::Root);
+    // One without a group gets one, with all that runs in it.
+    let id = store.line("run -d --name c1 bb sleep 1000").ok();
+    store.line("exec -d c1 sleep 1000").ok();
+    store
+        .line("update -m 100m --memory-swap 200m --pids-limit 50 c1")
+        .ok();
+    let own = left(&id);
+    let memory = own.lines().find(|path| path.contains("/memory/")).unwrap();
+    let value = |file: &str| std::fs::read_to_string(format!("{memory}/{file}")).unwrap();
+    assert_eq!(value("memory.limit_in_bytes"), "104857600\n");
+    assert_eq!(value("memory.memsw.limit_in_bytes"), "209715200\n");
+    assert_eq!(value("cgroup.procs").lines().count(), 2);
+    // Up, beyond what swap allows, both at once; down again by itself.
+    store
+        .line("update -m 300m c1")
+        .code(1)
+        .says(&format!(
+            "Error response from daemon: Cannot update container {id}: Memory limit should be smaller than already set \
+             memoryswap limit, update the memoryswap at the same time"
+        ));
+    store.line("update -m 300m --memory-swap 400m c1").ok();
+    assert_eq!(value("memory.limit_in_bytes"), "314572800\n");
+    store.line("update -m 50m c1").ok();
+    assert_eq!(value("memory.limit_in_bytes"), "52428800\n");
+    let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}}";
+    let seen = store.mille(["inspect", "-f", format, "c1"]).ok();
+    assert_eq!(seen, "52428800 419430400 50");
+    store
+        .line("update -m 1m c1")
+        .code(1)
+        .says("Minimum memory limit allowed is 6MB");
+    store.line("rm -f c1").ok();
+    assert_eq!(left(&id), "");
+}
+
+#[test]
+fn root_fuse_pids_are_limited() {
+    let store = Store::with_busybox(Who::Root);
+    let fork = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait";
+    let seen = store.mille(["run", "--rm", "--pids-limit", "4", "bb", "sh", "-c", fork]);
+    assert!(seen.err().contains("can't fork"), "{}", seen.err());
+}
+
+#[test]
+fn root_fuse_groups_of_a_killed_monitor_are_cleared_by_the_next_command() {
+    let store = Store::with_busybox(Who::Root);
+    let id = store.line("run -d --name c1 -m 64m bb sleep 1000").ok();
+    let state =
+        std::fs::read_to_string(store.root().join("containers").join(&id).join("state.json"))
+            .unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let monitor = i32::try_from(state["monitor"].as_i64().unwrap()).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(monitor),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    store.line("wait c1").ok();
+    store.line("ps -a").ok();
+    assert_eq!(left(&id), "");
+    store.line("start c1").ok();
+    assert!(!left(&id).is_empty());
+    store.line("rm -f c1").ok();
+    assert_eq!(left(&id), "");
+}
+
+#[test]
+fn user_fuse_a_limit_that_cannot_be_set_is_an_error() {
+    let store = Store::with_busybox(Who::Ordinary);
+    store
+        .line("run --rm -m 64m bb true")
+        .code(125)
+        .says("memory.limit_in_bytes cannot be set to 67108864")
+        .says("systemd-run --user --scope -p Delegate=yes");
+    assert_eq!(store.line("run --rm bb echo fine").ok(), "fine");
+}
+
+#[test]
+fn root_fuse_settings_beside_limits() {
+    let store = Store::with_busybox(Who::Root);
+    let read = "cat /proc/self/oom_score_adj /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_forward";
+    let seen = store.mille([
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--oom-score-adj",
+        "500",
+        "--sysctl",
+        "kernel.msgmax=9000",
+        "--sysctl",
+        "net.ipv4.ip_forward=1",
+        "bb",
+        "sh",
+        "-c",
+        read,
+    ]);
+    assert_eq!(seen.ok(), "500\n9000\n1");
+    let own = |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+    for (flag, kind, shared) in [
+        (&[][..], "cgroup", false),
+        (&["--cgroupns", "host"], "cgroup", true),
+        (&["--ipc", "host"], "ipc", true),
+        (&["--uts", "host"], "uts", true),
+        (&["--pid", "host"], "pid", true),
+        (&["--userns", "host"], "user", true),
+    ] {
+        let link = format!("/proc/self/ns/{kind}");
+        let command = ["bb", "readlink", &link];
+        let words = ["run", "--rm"].iter().chain(flag).chain(&command);
+        let seen = store.mille(words).ok();
+        assert_eq!(
+            seen == own(kind).to_str().unwrap(),
+            shared,
+            "{flag:?}: {seen}"
+        );
+    }
+    for (args, want) in [
+        (
+            &["-m", "5m"][..],
+            "Error response from daemon: Minimum memory limit allowed is 6MB",
+        ),
+        (&["--cpus", "1000"], "Range of CPUs is from 0.01 to "),
+        (
+            &["--cpuset-cpus", "99"],
+            "Requested CPUs are not available - requested 99, available: ",
+        ),
+        (
+            &["--cpus", "abc"],
+            "invalid argument \"abc\" for \"--cpus\" flag: failed to parse abc as a rational number",
+        ),
+        (
+            &["-m", "abc"],
+            "invalid argument \"abc\" for \"-m, --memory\" flag: invalid size: 'abc'",
+        ),
+        (
+            &["--oom-score-adj", "2000"],
+            "Invalid value 2000, range for oom score adj is [-1000, 1000]",
+        ),
+        (
+            &["--sysctl", "vm.swappiness=1"],
+            "sysctl 'vm.swappiness=1' is not allowed",
+        ),
+        (
+            &["--sysctl", "net.ipv4.ip_forward=1"],
+            "net.ipv4.ip_forward",
+        ),
+        (&["--pid", "frob"], "mille: --pid: invalid PID mode"),
+    ] {
+        let words = ["run", "--rm"].iter().chain(args).chain(&["bb", "true"]);
+        store.mille(words).code(125).says(want);
+    }
+}
