@@ -57,9 +57,7 @@ pub(crate) fn exec(
     join(engine, id)?;
     let mut spec = launch::exec_spec(&container, options)?;
     spec.window = window(io).filter(|_| options.terminal);
-    if Groups::are_needed(&container.host_config.resources) {
-        spec.cgroup = Groups::find(id, state.state.pid).placement();
-    }
+    spec.cgroup = Groups::of_command(&container, state.state.pid);
     let (stdio, ours) = pipes(options, io).map_err(Error::system("make pipes"))?;
     let init = Pid::from_raw(state.state.pid);
     let mut child =

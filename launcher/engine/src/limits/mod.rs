@@ -18,6 +18,7 @@ use std::time::Duration;
 use mille_sandbox::CgroupPlacement;
 use rustix::process::Signal;
 
+use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::host_config::Resources;
@@ -213,8 +214,17 @@ impl Groups {
         }
     }
 
+    /// Where one more command of a running container has to be; `None` where it has no groups of its own.
+    pub(crate) fn of_command(container: &Container, init: i32) -> Option<CgroupPlacement> {
+        if Self::are_needed(&container.host_config.resources) {
+            Self::find(&container.id, init).placement()
+        } else {
+            None
+        }
+    }
+
     /// Finds the groups of a running container by its first process.
-    pub(crate) fn find(id: &ContainerId, init: i32) -> Self {
+    fn find(id: &ContainerId, init: i32) -> Self {
         let trees = Tree::all(init).unwrap_or_default();
         let ours = |tree: Tree| {
             let own = tree.own;

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use crate::container::Container;
 use crate::error::Result;
 use crate::health::{Check, ProbeResult};
+use crate::limits::Groups;
 use crate::options::ExecOptions;
 use crate::relay::read_once;
 use crate::{launch, records};
@@ -53,9 +54,11 @@ impl Prober {
             command: check.command.iter().map(Into::into).collect(),
             ..ExecOptions::default()
         };
+        let mut spec = launch::exec_spec(container, &options)?;
+        spec.cgroup = Groups::of_command(container, init.as_raw());
         let started = Instant::now();
         Ok(Some(Self {
-            spec: launch::exec_spec(container, &options)?,
+            spec,
             next: started + check.interval,
             check,
             init,
