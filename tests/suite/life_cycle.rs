@@ -602,3 +602,27 @@ fn health(who: Who) {
         refused.says(says).says(tail);
     }
 }
+
+#[test]
+fn root_fuse_a_container_takes_the_place_of_another() {
+    let store = Store::with_busybox(Who::Root);
+    let first = store.line("run -d --name c1 bb sleep 100").ok();
+    store.line("run --name c1 bb true").code(125);
+    // What is wrong is found before the old one goes.
+    store.line("run --replace --name c1 nosuch true").code(125);
+    store
+        .line("run --replace bb true")
+        .code(125)
+        .says("--replace needs --name");
+    assert_eq!(store.line("ps -q --no-trunc").ok(), first);
+    assert_eq!(
+        store.line("run --replace --name c1 bb echo new").ok(),
+        "new"
+    );
+    store.line("create --replace --name c1 bb true").ok();
+    assert_eq!(store.line("ps -aq").ok().lines().count(), 1);
+    assert_eq!(
+        store.line("create --replace --name c2 bb true").ok().len(),
+        64
+    );
+}

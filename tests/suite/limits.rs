@@ -219,3 +219,61 @@ fn root_fuse_settings_beside_limits() {
         store.mille(words).code(125).says(want);
     }
 }
+
+#[test]
+fn root_fuse_a_device_of_the_host_is_given() {
+    devices(Who::Root);
+}
+
+#[test]
+fn user_fuse_a_device_of_the_host_is_given() {
+    devices(Who::Ordinary);
+}
+
+fn devices(who: Who) {
+    let store = Store::with_busybox(who);
+    let line = "stat -c '%F %t,%T' /dev/xzero /other/full; head -c 3 /dev/xzero | wc -c";
+    let seen = store.mille([
+        "run",
+        "--rm",
+        "--device",
+        "/dev/zero:/dev/xzero",
+        "--device",
+        "/dev/full:/other/full:rwm",
+        "bb",
+        "sh",
+        "-c",
+        line,
+    ]);
+    assert_eq!(
+        seen.ok(),
+        "character special file 1,5\ncharacter special file 1,7\n3"
+    );
+    for (device, code, want) in [
+        (
+            "/nosuch",
+            127,
+            "while adding custom device \"/nosuch\": no such file or directory",
+        ),
+        (
+            "/etc/passwd",
+            125,
+            "while adding custom device \"/etc/passwd\": not a device node",
+        ),
+        (
+            "/dev/null:/dev/xnull:frob",
+            125,
+            "mille: bad mode specified: frob",
+        ),
+        (
+            "/dev/null:r",
+            125,
+            "rights other than rwm (r) need a device control group",
+        ),
+    ] {
+        store
+            .mille(["run", "--rm", "--device", device, "bb", "true"])
+            .code(code)
+            .says(want);
+    }
+}

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::devices::DeviceMapping;
 use crate::mount_spec::MountSpec;
 
 /// The host's side of a container's configuration.
@@ -128,7 +129,7 @@ pub struct Resources {
     pub cpu_realtime_runtime: i64,
     pub cpuset_cpus: String,
     pub cpuset_mems: String,
-    pub devices: Vec<Value>,
+    pub devices: Vec<DeviceMapping>,
     pub device_cgroup_rules: Option<Vec<String>>,
     pub device_requests: Option<Vec<Value>>,
     pub kernel_memory: i64,

@@ -11,6 +11,7 @@ use mille_sandbox::{
 use mille_sandbox::weaken::{self, Hole};
 
 use crate::container::Container;
+use crate::devices;
 use crate::error::{Error, Result};
 use crate::hosts;
 use crate::layout::Layout;
@@ -27,12 +28,13 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) fn spec(layout: &Layout, container: &Container, nested: bool) -> Result<Spec> {
     let (mut spec, security) = unfiltered(layout, container, nested)?;
     spec.mounts = mounts(layout, container)?;
+    spec.devices = devices::find(&container.host_config.resources.devices)?;
     spec.seccomp = security.filter(spec.capabilities, spec.privileged);
     Ok(spec)
 }
 
-/// The spec without its seccomp filter, which takes as long to compile as all else here, and without its mounts, whose
-/// volumes may not be there yet.
+/// The spec without its seccomp filter, which takes as long to compile as all else here, and without its mounts and
+/// devices, which may not be there yet.
 fn unfiltered(layout: &Layout, container: &Container, nested: bool) -> Result<(Spec, Security)> {
     let host = &container.host_config;
     let config = &container.config;

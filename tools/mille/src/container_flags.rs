@@ -21,7 +21,9 @@ mod namespaces;
 mod values;
 
 pub(crate) use declared::add;
-use values::{bytes, capabilities, extra_hosts, integer, name_servers, security_options, ulimits};
+use values::{
+    bytes, capabilities, devices, extra_hosts, integer, name_servers, security_options, ulimits,
+};
 pub(crate) use values::{invalid, restart_policy};
 
 /// Reads the flags; the container is not made yet.
@@ -31,6 +33,9 @@ pub(crate) fn read(verb: &'static Verb, matches: &ArgMatches) -> Result<CreateOp
     let config = config(verb, matches, words.collect())?;
     let host_config = host_config(verb, matches)?;
     check_pull(verb, matches)?;
+    if is_on(matches, "replace") && text(matches, "name").is_none() {
+        return Err(refused(verb, "--replace needs --name".to_owned()));
+    }
     Ok(CreateOptions {
         name: text(matches, "name").map(str::to_owned),
         image,
@@ -220,6 +225,7 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
             mode => mode,
         },
         resources: Resources {
+            devices: devices(matches).map_err(|text| refused(verb, text))?,
             ulimits: ulimits(verb, matches)?,
             memory_swappiness: integer(verb, matches, "memory-swappiness")?
                 .filter(|value| *value != -1),

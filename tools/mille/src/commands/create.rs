@@ -5,10 +5,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use mille_engine::{ContainerId, CreateOptions, Engine};
+use mille_engine::{ContainerId, CreateOptions, Engine, Error, RemoveOptions};
 
 use super::{Arity, Verb};
-use crate::arguments::text;
+use crate::arguments::{is_on, text};
 use crate::container_flags as flags;
 use crate::context::Context;
 use crate::failure::{CLIENT_ERROR, Failure, chain, daemon};
@@ -29,22 +29,55 @@ fn create(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
     let options = flags::read(&VERB, matches)?;
     let cidfile = CidFile::reserve(matches).map_err(Failure::plain)?;
     let engine = context.layers()?;
-    let id = make(&engine, options, text(matches, "pull")).map_err(Failure::from)?;
+    let id = make(&engine, options, matches).map_err(Failure::from)?;
     cidfile.write(&id)?;
     output::emit(&format!("{id}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the container, with docker's note about a missing image.
+/// How often a container whose name is wanted is removed before somebody else is believed to make it again and again.
+const REPLACEMENTS: usize = 5;
+
+/// Makes the container, with docker's note about a missing image. With `--replace` the one that has its name goes, running
+/// or not, once everything else is known to be right.
 pub(crate) fn make(
     engine: &Engine,
     options: CreateOptions,
-    pull: Option<&str>,
+    matches: &ArgMatches,
 ) -> mille_engine::Result<ContainerId> {
     let image = options.image.clone();
-    engine
-        .create(options)
-        .inspect_err(|error| flags::note_missing_image(error, &image, pull))
+    let mut left = if is_on(matches, "replace") {
+        REPLACEMENTS
+    } else {
+        0
+    };
+    loop {
+        match engine.create(options.clone()) {
+            Err(Error::NameInUse { id, .. }) if left > 0 => {
+                left -= 1;
+                remove(engine, &id)?;
+            }
+            Err(error) => {
+                flags::note_missing_image(&error, &image, text(matches, "pull"));
+                return Err(error);
+            }
+            made => return made,
+        }
+    }
+}
+
+fn remove(engine: &Engine, id: &str) -> mille_engine::Result<()> {
+    let options = RemoveOptions {
+        force: true,
+        ..RemoveOptions::default()
+    };
+    match engine
+        .find(id)
+        .and_then(|found| engine.remove(&found.id, options))
+    {
+        Err(Error::NoSuchContainer(_)) => Ok(()),
+        other => other,
+    }
 }
 
 /// The same failure in the form of `run`.

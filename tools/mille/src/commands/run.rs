@@ -8,7 +8,7 @@ use mille_engine::{ClientIo, Ended, Engine, StartOptions, Streams};
 
 use super::create::{CidFile, as_run, make};
 use super::{Arity, Verb};
-use crate::arguments::{is_on, switch, text, value};
+use crate::arguments::{is_on, switch, value};
 use crate::container_flags as flags;
 use crate::context::Context;
 use crate::failure::{CLIENT_ERROR, Failure};
@@ -81,7 +81,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     };
     let cidfile = CidFile::reserve(matches).map_err(refused)?;
     let engine = context.layers()?;
-    let id = make(&engine, options, text(matches, "pull")).map_err(|error| {
+    let id = make(&engine, options, matches).map_err(|error| {
         CidFile::give_up(matches);
         as_run(&VERB, &error)
     })?;

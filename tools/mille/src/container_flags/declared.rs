@@ -14,6 +14,7 @@ const LISTS: &[(&str, Option<char>, &str)] = &[
     ("attach", Some('a'), "Attach to STDIN, STDOUT or STDERR"),
     ("cap-add", None, "Add Linux capabilities"),
     ("cap-drop", None, "Drop Linux capabilities"),
+    ("device", None, "Add a host device to the container"),
     ("dns", None, "Set custom DNS servers"),
     ("dns-option", None, "Set DNS options"),
     ("dns-search", None, "Set custom DNS search domains"),
@@ -193,6 +194,11 @@ const SWITCHES: &[(&str, Option<char>, &str)] = &[
         "privileged",
         None,
         "Give extended privileges to this container",
+    ),
+    (
+        "replace",
+        None,
+        "Remove a container that has the name already",
     ),
     (
         "read-only",

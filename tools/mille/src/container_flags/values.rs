@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use clap::ArgMatches;
-use mille_engine::{RestartPolicy, Ulimit};
+use mille_engine::{DeviceMapping, RestartPolicy, Ulimit};
 
 use crate::arguments::{declared, text, texts};
 use crate::commands::Verb;
@@ -228,6 +228,41 @@ fn without_blanks(json: &str) -> String {
     json.chars().filter(keep).collect()
 }
 
+/// `--device host[:container][:rights]`.
+pub(super) fn devices(matches: &ArgMatches) -> Result<Vec<DeviceMapping>, String> {
+    texts(matches, "device")
+        .iter()
+        .map(|text| device(text))
+        .collect()
+}
+
+fn device(text: &str) -> Result<DeviceMapping, String> {
+    let are_rights = |text: &str| {
+        let once = |right| text.matches(right).count() <= 1;
+        !text.is_empty()
+            && text.chars().all(|c| "rwm".contains(c))
+            && ['r', 'w', 'm'].into_iter().all(once)
+    };
+    let parts: Vec<&str> = text.split(':').collect();
+    let (host, inside, rights) = match parts.as_slice() {
+        [host] => (*host, "", "rwm"),
+        [host, rights] if are_rights(rights) => (*host, "", *rights),
+        [host, inside] => (*host, *inside, "rwm"),
+        [host, inside, rights] if are_rights(rights) => (*host, *inside, *rights),
+        [_, _, rights] => return Err(format!("bad mode specified: {rights}")),
+        _ => return Err(format!("invalid device specification: {text}")),
+    };
+    let inside = if inside.is_empty() { host } else { inside };
+    if let Some(relative) = [host, inside].iter().find(|path| !path.starts_with('/')) {
+        return Err(format!("{relative} is not an absolute path"));
+    }
+    Ok(DeviceMapping {
+        path_on_host: host.to_owned(),
+        path_in_container: inside.to_owned(),
+        cgroup_permissions: rights.to_owned(),
+    })
+}
+
 /// `--cap-add` and `--cap-drop` as they are recorded: complete names, sorted; what is added is not dropped.
 pub(super) fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
     let complete = |names: &[String]| {
@@ -260,6 +295,41 @@ mod tests {
         let text = "{ \"a\" : [1,\n\t2], \"b c\": \"d \\\" \\\\\" , \"e\" :  {} }";
         let want = "{\"a\":[1,2],\"b c\":\"d \\\" \\\\\",\"e\":{}}";
         assert_eq!(without_blanks(text), want);
+    }
+
+    #[test]
+    fn devices_are_read_in_dockers_forms() {
+        for (text, want) in [
+            ("/dev/a", Ok(("/dev/a", "/dev/a", "rwm"))),
+            ("/dev/a:/dev/b", Ok(("/dev/a", "/dev/b", "rwm"))),
+            ("/dev/a:rw", Ok(("/dev/a", "/dev/a", "rw"))),
+            ("/dev/a:/dev/b:r", Ok(("/dev/a", "/dev/b", "r"))),
+            ("/dev/a:/dev/b:frob", Err("bad mode specified: frob")),
+            ("dev/a", Err("dev/a is not an absolute path")),
+        ] {
+            let got = device(text);
+            let got = got.as_ref().map(|device| {
+                let DeviceMapping {
+                    path_on_host,
+                    path_in_container,
+                    cgroup_permissions,
+                } = device;
+                (
+                    path_on_host.as_str(),
+                    path_in_container.as_str(),
+                    cgroup_permissions.as_str(),
+                )
+            });
+            assert_eq!(
+                got,
+                want.as_ref()
+                    .map(|want| *want)
+                    .map_err(|text| text.to_string())
+                    .as_ref()
+                    .map(|w| *w),
+                "{text}"
+            );
+        }
     }
 
     #[test]
