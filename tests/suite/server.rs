@@ -171,6 +171,23 @@ fn root_fuse_more_files_are_open_than_the_server_has_descriptors() {
 }
 
 #[test]
+fn root_fuse_little_address_space_is_enough() {
+    for passthrough in ["", ",passthrough=off"] {
+        let mut stage = Stage::new(
+            "cd l; for i in $(seq 2000); do echo $i > f$i; done; mkdir -p d{1..50}/e; head -c 64M /dev/urandom > big; cd ..",
+        );
+        // KiB. What it reserves when it may is half as much again.
+        stage.mount(passthrough, "ulimit -v 262144; exec \"$@\"");
+        stage.inside(
+            "for n in 1 2 3 4; do find . -type f -size -1M -exec cat {} + > /dev/null & done; wait; cmp big ../l/big; \
+             echo x >> big; test $(stat -c %s big) = 67108866; cp big copy; cmp big copy; \
+             for i in $(seq 500); do echo $i > n$i; mv n$i d1/n$i; done; rm -r d1; test $(ls | wc -l) = 2051",
+        );
+        stage.unmount();
+    }
+}
+
+#[test]
 fn root_fuse_removed_files_held_beyond_the_limit_are_refused_clearly() {
     let mut stage = Stage::new("true");
     stage.mount(",passthrough=off", "ulimit -n 256; exec \"$@\"");
