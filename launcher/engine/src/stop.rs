@@ -94,10 +94,16 @@ impl Engine {
         Ok(())
     }
 
+    /// Waits until this run's monitor has let go. Somebody else may start the container at once: then it is the next
+    /// one's that holds the lock.
     fn await_release(&self, container: &Container) -> Result<()> {
-        let lock = self.layout.container(&container.id).lock();
+        let paths = self.layout.container(&container.id);
         let deadline = Instant::now() + GRACE;
-        while Lock::is_held(&lock)? {
+        while Lock::is_held(&paths.lock())? {
+            let now = records::read_state(&paths).unwrap_or_default().state;
+            if now.pid != 0 && now.pid != container.state.pid {
+                return Ok(());
+            }
             if Instant::now() >= deadline {
                 return Err(self.stuck(container));
             }
