@@ -171,7 +171,7 @@ fn root_fuse_more_files_are_open_than_the_server_has_descriptors() {
 }
 
 #[test]
-fn root_fuse_little_address_space_is_enough() {
+fn ci_root_fuse_little_address_space_is_enough() {
     for passthrough in ["", ",passthrough=off"] {
         let mut stage = Stage::new(
             "cd l; for i in $(seq 2000); do echo $i > f$i; done; mkdir -p d{1..50}/e; head -c 64M /dev/urandom > big; cd ..",
@@ -330,7 +330,7 @@ fn root_fuse_a_mount_point_among_its_own_layers() {
 }
 
 #[test]
-fn root_fuse_many_layers() {
+fn ci_root_fuse_many_layers() {
     for (count, set) in [(128, "128"), (500, "500")] {
         let mut stage = Stage::new(&format!(
             "for i in $(seq {count}); do mkdir -p x$i/d/only$i; echo $i > x$i/d/f; echo $i > x$i/f$i; done; mkdir x{count}/q; touch x1/gone; mknod x{count}/gone c 0 0"

@@ -221,7 +221,7 @@ fn root_fuse_numbers_of_a_listing_are_those_of_stat() {
 }
 
 #[test]
-fn root_fuse_a_large_directory_is_listed_once_and_emptied() {
+fn ci_root_fuse_a_large_directory_is_listed_once_and_emptied() {
     require_root();
     let stage = Stage::new(
         1,

@@ -171,7 +171,7 @@ fn renames() -> Vec<Vec<Call>> {
 const EVERYWHERE: &[Place] = &[Place::Lower, Place::Upper, Place::Copied];
 
 #[test]
-fn root_fuse_matrix_of_opens_in_a_lower() {
+fn ci_root_fuse_matrix_of_opens_in_a_lower() {
     require_root();
     let cases = cases(
         &objects(&[Place::Lower]),
@@ -219,7 +219,7 @@ fn ci_root_fuse_matrix_of_opens_without_passthrough() {
 }
 
 #[test]
-fn root_fuse_matrix_of_calls_on_one_object_in_a_lower() {
+fn ci_root_fuse_matrix_of_calls_on_one_object_in_a_lower() {
     require_root();
     let mut calls = unary();
     calls.truncate(calls.len() / NAMES.len());
