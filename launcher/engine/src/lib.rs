@@ -79,7 +79,7 @@ pub use ids::ContainerId;
 pub use inspect::{GraphData, GraphDriver, Inspect};
 pub use logs::{LogLine, LogStream};
 /// What this machine offers, tried out: for `doctor`.
-pub use mille_sandbox::{host, outer, run_sealed};
+pub use mille_sandbox::{IPC_SYSCTLS, host, outer, run_sealed};
 pub use mille_store::Removed;
 pub use mount_spec::{BindOptions, DriverConfig, MountSpec, TmpfsOptions, VolumeMountOptions};
 pub use options::{

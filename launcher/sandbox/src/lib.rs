@@ -42,7 +42,7 @@ pub mod weaken;
 pub use capability::{CapSet, Capability, UnknownCapability};
 pub use child::{Child, ExitStatus, Prepared};
 pub use error::{Failure, Outcome, PlanError, SpawnError, Verb, Warning};
-pub use plan::{Nodes, Plan, Step};
+pub use plan::{IPC_SYSCTLS, Nodes, Plan, Step};
 pub use seal::run_sealed;
 pub use spawn::{exec, prepare, prepare_exec, spawn};
 pub use spec::{

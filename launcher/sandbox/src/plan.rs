@@ -372,8 +372,8 @@ fn must_be_absolute(what: &str, path: &Path) -> Result<(), PlanError> {
     }
 }
 
-/// Kernel parameters of the IPC namespace.
-const IPC_SYSCTLS: [&str; 8] = [
+/// Kernel parameters of the IPC namespace (ipc_namespaces(7)), as docker's client lists them.
+pub const IPC_SYSCTLS: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",
     "kernel.msgmni",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::ArgMatches;
-use mille_engine::Resources;
+use mille_engine::{IPC_SYSCTLS, Resources};
 
 use super::values::{bytes, integer, invalid};
 use crate::arguments::{text, texts};
@@ -137,18 +137,6 @@ fn weight(verb: &'static Verb, matches: &ArgMatches) -> Result<u16, Failure> {
     text.parse().map_err(bad)
 }
 
-/// Kernel parameters that belong to a namespace, as docker's client lists them.
-const SYSCTLS: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
-
 /// `--sysctl name=value`.
 pub(super) fn sysctls(
     verb: &'static Verb,
@@ -157,8 +145,8 @@ pub(super) fn sysctls(
     let mut all = BTreeMap::new();
     for text in texts(matches, "sysctl") {
         let (name, value) = text.split_once('=').unwrap_or((&text, ""));
-        let known =
-            SYSCTLS.contains(&name) || ["net.", "fs.mqueue."].iter().any(|p| name.starts_with(p));
+        let known = IPC_SYSCTLS.contains(&name)
+            || ["net.", "fs.mqueue."].iter().any(|p| name.starts_with(p));
         if !known {
             let cause = format!("sysctl '{text}' is not allowed");
             return Err(invalid(verb, "sysctl", &text, &cause));
