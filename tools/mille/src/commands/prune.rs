@@ -35,13 +35,7 @@ pub(crate) static IMAGE: Verb = Verb {
     about: "Remove unused images",
     arity: Arity::None,
     flags_first: false,
-    flags: |command: Command| {
-        common(command).arg(switch(
-            "all",
-            Some('a'),
-            "Remove all unused images, not just dangling ones",
-        ))
-    },
+    flags: |command: Command| all(command, "Remove all unused images, not just dangling ones"),
     run: images,
 };
 
@@ -52,18 +46,17 @@ pub(crate) static SYSTEM: Verb = Verb {
     about: "Remove unused data",
     arity: Arity::None,
     flags_first: false,
-    flags: |command: Command| {
-        common(command).arg(switch(
-            "all",
-            Some('a'),
-            "Remove all unused images not just dangling ones",
-        ))
-    },
+    flags: |command: Command| all(command, "Remove all unused images not just dangling ones"),
     run: system,
 };
 
 /// Names of filters.
 const FILTERS: &[&str] = &["label", "label!", "until"];
+
+/// Flags of a command that removes images: only dangling ones, unless all are asked for.
+fn all(command: Command, about: &'static str) -> Command {
+    common(command).arg(switch("all", Some('a'), about))
+}
 
 fn common(command: Command) -> Command {
     command
