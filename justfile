@@ -2,7 +2,7 @@
 default:
     @just --list
 
-# quick tests, under three minutes
+# quick tests, about three minutes on two cores
 test:
     tests/run
 
