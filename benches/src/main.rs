@@ -7,6 +7,7 @@
 mod archive;
 mod cache;
 mod compare;
+mod exec;
 mod machine;
 mod memory;
 mod rounds;
@@ -36,7 +37,7 @@ fn main() -> Result<()> {
             "--caller" => return compare::be_caller(args),
             "compare" => comparing = true,
             flag if flag.starts_with('-') => bail!(
-                "unknown flag {flag}; usage: mille-benches [--rounds N] [--save FILE] [startup|archive|memory|cache]…\n       mille-benches compare [--rounds N] [--save FILE] [--plot FILE] [WORDS OF WORKLOADS]"
+                "unknown flag {flag}; usage: mille-benches [--rounds N] [--save FILE] [startup|archive|exec|memory|cache]…\n       mille-benches compare [--rounds N] [--save FILE] [--plot FILE] [WORDS OF WORKLOADS]"
             ),
             name => wanted.push(name.to_string()),
         }
@@ -59,6 +60,9 @@ fn main() -> Result<()> {
     }
     if is_wanted("archive") {
         results.extend(archive::compare(&place, rounds.div_ceil(3))?);
+    }
+    if is_wanted("exec") {
+        results.push(exec::compare(&place, rounds)?);
     }
     if is_wanted("memory") {
         memory::report(&place)?;

@@ -72,6 +72,40 @@ fn host_view(who: Who) {
     assert!(refused.err().contains("--flatten"), "{}", refused.err());
 }
 
+/// What is no image says so, and what can be done with it is done.
+fn not_an_image(who: Who) {
+    let store = Store::with_busybox(who);
+    let says = "@host is the root of this machine, not an image";
+    for line in [
+        "tag @host mine",
+        "rmi @host",
+        "history @host",
+        "inspect @host",
+        "image inspect @host",
+    ] {
+        store.line(line).code(1).says(says);
+    }
+    let directory = store.file("look");
+    std::fs::create_dir(&directory).unwrap();
+    who.own(&directory);
+    let directory = directory.to_str().unwrap();
+    store.mille(["mount", "@host", directory]).ok();
+    let same = store
+        .script("cmp look/etc/passwd /etc/passwd && ! touch look/etc/new 2>/dev/null && echo same");
+    store.mille(["umount", directory]).ok();
+    assert_eq!(same.ok(), "same");
+}
+
+#[test]
+fn root_fuse_host_is_mounted_but_no_image() {
+    not_an_image(Who::Root);
+}
+
+#[test]
+fn user_fuse_host_is_mounted_but_no_image() {
+    not_an_image(Who::Ordinary);
+}
+
 #[test]
 fn root_fuse_a_change_of_the_host_is_seen_by_a_running_view() {
     let store = Store::new(Who::Root);

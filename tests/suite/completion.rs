@@ -31,6 +31,17 @@ fn completes(who: Who) {
     // bash takes a colon for the end of a word; what it gets is the rest.
     let bash = r#"source <("$mille" completion bash); COMP_WORDS=("$mille" run tools/box : v); COMP_CWORD=4; _mille; echo "${COMPREPLY[@]}""#;
     assert_eq!(store.script(bash).ok(), "v1");
+    let zsh = r#"compdef() { :; }; compadd() { shift; print -r -- "$@"; }; _files() { print -r -- files; }
+        source <("$mille" completion zsh); words=("$mille" run tools/b); CURRENT=3; _mille
+        words=("$mille" run --env-file ''); CURRENT=4; _mille"#;
+    assert_eq!(
+        store
+            .script(&format!("zsh -fc '{}'", zsh.replace('\'', r"'\''")))
+            .ok(),
+        "tools/box:v1\nfiles"
+    );
+    let fish = r#"PATH="$(dirname "$mille"):$PATH" HOME=$PWD fish --no-config -c 'mille completion fish | source; complete -C "mille exec "; complete -C "mille run too"'"#;
+    assert_eq!(store.script(fish).ok(), "runs\ntools/box:v1");
     store.line("rm -f made runs").ok();
 }
 

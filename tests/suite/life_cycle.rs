@@ -347,103 +347,6 @@ fn init(who: Who) {
 }
 
 #[test]
-fn root_fuse_prune_df_and_events() {
-    prune_df_and_events(Who::Root);
-}
-
-#[test]
-fn user_fuse_prune_df_and_events() {
-    prune_df_and_events(Who::Ordinary);
-}
-
-fn prune_df_and_events(who: Who) {
-    let store = Store::with_busybox(who);
-    // No name is the beginning of an id, which filters take as well.
-    store.line("run --name one -l k=v bb touch /made").ok();
-    store.line("exec one true").code(1);
-    store.line("rename one nine").ok();
-    store.line("commit nine made").ok();
-    store.line("run -d --name two bb sleep 1000").ok();
-    store.line("exec two true").ok();
-    store.line("pause two").ok();
-    store.line("unpause two").ok();
-    let df = store
-        .line("system df --format {{.Type}}|{{.TotalCount}}|{{.Active}}")
-        .ok();
-    assert_eq!(df, "Images|2|1\nContainers|2|1");
-    let asked = store.line("container prune").ok();
-    assert_eq!(
-        asked,
-        "WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] "
-    );
-    assert_eq!(
-        store.line("container prune -f --filter label=k=w").ok(),
-        "Total reclaimed space: 0B"
-    );
-    let id = store.line("inspect -f {{.Id}} nine").ok();
-    assert_eq!(
-        store.line("container prune -f").ok(),
-        format!("Deleted Containers:\n{id}\n\nTotal reclaimed space: 0B")
-    );
-    let images = store.line("image prune -a -f").ok();
-    assert!(
-        images.starts_with("Deleted Images:\nuntagged: made:latest\ndeleted: sha256:"),
-        "{images}"
-    );
-    for (line, text) in [
-        (
-            "container prune -f --filter frob=1",
-            "Invalid filter 'frob'",
-        ),
-        (
-            "system prune -f --filter until=abc",
-            "failed to parse value as time or duration: \"abc\"",
-        ),
-    ] {
-        store
-            .line(line)
-            .code(1)
-            .says(&format!("Error response from daemon: {text}"));
-    }
-    store.line("rm -f two").ok();
-    store.line("system prune -af").ok();
-    assert_eq!(store.line("images -q").ok(), "");
-    let events = |more: &str| {
-        let format = "--format {{.Type}}:{{.Action}}:{{.Actor.Attributes.name}}";
-        let line = format!("events --since 2h --until 0s {more} {format}");
-        store.line(&line).ok()
-    };
-    assert_eq!(
-        events("-f container=one -f type=container"),
-        "container:create:one\ncontainer:attach:one\ncontainer:start:one\ncontainer:die:one"
-    );
-    assert_eq!(
-        events("-f container=nine"),
-        "container:rename:nine\ncontainer:commit:nine\ncontainer:destroy:nine"
-    );
-    assert_eq!(
-        events(
-            "-f container=two -f event=start -f event=exec_start -f event=exec_die -f event=pause -f event=unpause -f event=die -f event=destroy"
-        ),
-        "container:start:two\ncontainer:exec_start: true :two\ncontainer:exec_die:two\ncontainer:pause:two\n\
-         container:unpause:two\ncontainer:die:two\ncontainer:destroy:two"
-    );
-    let plain = store
-        .line("events --since 2h --until 0s -f event=die -f label=k=v")
-        .ok();
-    assert!(
-        plain.contains(&format!(
-            " container die {id} (exitCode=0, image=bb, k=v, name=one)"
-        )),
-        "{plain}"
-    );
-    store
-        .line("events --since abc --until 0s")
-        .code(1)
-        .says("failed to parse value as time or duration: \"abc\"");
-}
-
-#[test]
 fn root_fuse_top_stats_and_port() {
     top_stats_and_port(Who::Root);
 }
@@ -625,4 +528,56 @@ fn root_fuse_a_container_takes_the_place_of_another() {
         store.line("create --replace --name c2 bb true").ok().len(),
         64
     );
+}
+
+#[test]
+fn root_fuse_an_image_of_another_platform_is_refused() {
+    let store = Store::with_busybox(Who::Root);
+    let own = store.line("inspect -f {{.Os}}/{{.Architecture}} bb").ok();
+    let other = if own == "linux/s390x" {
+        "linux/arm64"
+    } else {
+        "linux/s390x"
+    };
+    store
+        .line(&format!("run --rm -q --platform {own} bb true"))
+        .ok();
+    let says = format!(
+        "Error response from daemon: image with reference bb was found but does not match the specified platform: \
+         wanted {other}, actual: {own}"
+    );
+    for (line, code) in [
+        ("run --rm --platform OTHER bb true", 125),
+        ("create --platform OTHER bb true", 1),
+        ("history --platform OTHER bb", 1),
+        ("save --platform OTHER -o x.tar bb", 1),
+        ("rmi --platform OTHER bb", 1),
+    ] {
+        store
+            .line(&line.replace("OTHER", other))
+            .code(code)
+            .says(&says);
+    }
+    store
+        .line("create --platform frob bb true")
+        .code(1)
+        .says("\"frob\": unknown operating system or architecture: invalid argument");
+    let tree = store.line("images --tree").ok();
+    let lines: Vec<Vec<&str>> = tree
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines[0].join(" "), "IMAGE ID DISK USAGE CONTENT SIZE EXTRA");
+    assert_eq!(
+        (lines[1][0], lines[2][..2].join(" ")),
+        ("bb:latest", format!("└─ {own}"))
+    );
+    store
+        .line("images --tree -q")
+        .code(1)
+        .says("--quiet is not yet supported with --tree");
+    // A blank stands where the details of a line would.
+    store.line("run --name says bb echo hi").ok();
+    assert_eq!(store.line("logs --details says").out(), " hi");
+    store.line("commit --no-pause says kept").ok();
 }

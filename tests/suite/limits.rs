@@ -36,6 +36,11 @@ fn root_fuse_limits_are_set_where_the_container_is() {
     let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}";
     let seen = store.mille(["inspect", "-f", format, "c1"]).ok();
     assert_eq!(seen, "67108864 134217728 500000000 20");
+    // Its share of the machine is what the limit leaves of it.
+    let figures = store
+        .line("stats --no-stream --format {{.MemUsage}}|{{.PIDs}} c1")
+        .ok();
+    assert!(figures.ends_with("iB / 64MiB|1"), "{figures}");
     store.line("rm -f c1").ok();
     assert_eq!(left(&id), "");
     // Without limits there is no group.

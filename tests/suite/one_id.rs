@@ -62,3 +62,20 @@ fn user_fuse_one_id_other_ids_and_devices_are_refused_by_the_kernel() {
         .says("mknod: /device: Operation not permitted");
     assert_eq!(seen.out(), "0:0");
 }
+
+#[test]
+fn user_fuse_one_id_files_are_copied_in_and_out() {
+    let store = with_owners();
+    store.line("run -d --name work owned sleep 1000").ok();
+    let all = store.script(
+        "set -e; echo in > f; $mille cp f work:/t/f; $mille exec work stat -c '%a %u:%g' /t/f; $mille exec work cat /t/f; \
+         $mille cp work:/t/theirs back; cat back; stat -c %a back; \
+         tar -c --owner=5 --group=6 f | $mille cp - work:/data; $mille exec work stat -c %u:%g /data/f; \
+         $mille stop -t 0 work; $mille cp -a f work:/t/g; $mille cp work:/t/g -  | tar -xO; \
+         $mille export work | tar --numeric-owner -tv t/f t/g t/theirs | sed 's/  */ /g' | cut -d' ' -f1,2,6",
+    );
+    assert_eq!(
+        all.ok(),
+        "644 0:0\nin\ntheirs\n640\n0:0\nwork\nin\n-rw-r--r-- 0/0 t/f\n-rw-r--r-- 0/0 t/g\n-rw-r----- 1000/100 t/theirs"
+    );
+}

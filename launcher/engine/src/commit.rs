@@ -34,7 +34,17 @@ pub(crate) fn commit(
     // Until the image refers to the new layer, nobody may collect it.
     let _store = engine.store.lock_shared()?;
     let _work = engine.store.begin()?;
-    let layer = add_changes(engine, &container, options.pause)?;
+    let held = options.pause && container.is_running() && !container.state.paused;
+    let subject = Subject::from(&container);
+    let note_held = |action| {
+        if held {
+            subject.note(&engine.layout, action, &[]);
+        }
+    };
+    note_held("pause");
+    let layer = add_changes(engine, &container, options.pause);
+    note_held("unpause");
+    let layer = layer?;
     let config = commit_config(&Commit {
         base: &base,
         container_id: container.id.as_str(),
@@ -57,7 +67,7 @@ pub(crate) fn commit(
         engine.note_image("tag", &image, &reference.familiar());
         more.push(("imageRef", reference.familiar()));
     }
-    Subject::from(&container).note(&engine.layout, "commit", &more);
+    subject.note(&engine.layout, "commit", &more);
     Ok(image)
 }
 

@@ -12,7 +12,7 @@ use crate::ids::ContainerId;
 use crate::layout::Layout;
 use crate::mount_spec::{Bind, Mode, MountSpec, is_propagation};
 use crate::workdir::clean;
-use crate::{records, volumes};
+use crate::{events, records, volumes};
 
 /// What kind of thing is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -354,6 +354,22 @@ pub(crate) fn users(layout: &Layout, volume: &str) -> Result<Vec<ContainerId>> {
         }
     }
     Ok(users)
+}
+
+/// Notes for each volume of a container that it is mounted, or no more.
+pub(crate) fn note_volumes(layout: &Layout, container: &Container, action: &str) {
+    for mount in &container.mounts {
+        let Some(volume) = mount.volume() else {
+            continue;
+        };
+        let mut more = vec![("container", container.id.to_string())];
+        if action == "mount" {
+            more.push(("destination", mount.point.destination.clone()));
+            more.push(("propagation", mount.point.propagation.clone()));
+            more.push(("read/write", mount.point.rw.to_string()));
+        }
+        events::note_volume(layout, action, volume, &more);
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::removal::Volumes;
 use crate::rootfs::Writable;
 use crate::state::State;
 use crate::{
-    container_mounts, files, init_layer, launch, limits, names, removal, volumes, workdir,
+    container_mounts, files, init_layer, joining, launch, limits, names, removal, volumes, workdir,
 };
 
 /// The label by which an image says that it stands on the machine's own root.
@@ -56,6 +56,8 @@ pub(crate) fn create(engine: &Engine, options: CreateOptions) -> Result<Containe
     let base = base(engine, &options.image)?;
     let id = ContainerId::random()?;
     let mut container = assemble(&id, base, &options)?;
+    joining::settle(&engine.layout, &mut container)?;
+    name_host(&mut container)?;
     limits::adapt(&mut container.host_config)?;
     container.mounts = container_mounts::choose(&engine.layout, &container)?;
     launch::check(&engine.layout, &container)?;
@@ -86,7 +88,7 @@ fn base(engine: &Engine, typed: &str) -> Result<Base> {
             config,
         });
     }
-    let image = engine.store.image(&engine.store.resolve(typed)?)?;
+    let image = engine.store.image(&engine.resolve_image(typed)?)?;
     Ok(Base {
         ground: Ground::Image(image.id),
         on_host: is_on_host(&image),
@@ -116,7 +118,7 @@ fn assemble(id: &ContainerId, base: Base, options: &CreateOptions) -> Result<Con
         .cloned();
     let path = words.next().ok_or(Error::NoCommand)?;
     let args = words.collect();
-    let mut container = Container {
+    Ok(Container {
         id: id.clone(),
         name: String::new(),
         created: records::now(),
@@ -131,9 +133,7 @@ fn assemble(id: &ContainerId, base: Base, options: &CreateOptions) -> Result<Con
         mounts: Vec::new(),
         state: State::default(),
         restart_count: 0,
-    };
-    name_host(&mut container)?;
-    Ok(container)
+    })
 }
 
 /// A container with a host name of its own gets its short id, unless the user said another.

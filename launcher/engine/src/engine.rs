@@ -15,8 +15,8 @@ use crate::inspect::Inspect;
 use crate::layout::Layout;
 use crate::logs::LogLine;
 use crate::options::{
-    ClientIo, CommitOptions, CreateOptions, EngineOptions, ExecOptions, LogOptions, MountSource,
-    RemoveImageOptions, RemoveOptions, StartOptions, StopOptions, Streams,
+    ClientIo, CommitOptions, CreateOptions, EngineOptions, ExecOptions, HOST_BASE, LogOptions,
+    MountSource, RemoveImageOptions, RemoveOptions, StartOptions, StopOptions, Streams,
 };
 use crate::rootfs::{Stack, Writable};
 use crate::session::Session;
@@ -271,6 +271,33 @@ impl Engine {
         let mut attributes = labels.unwrap_or_default();
         attributes.insert("name".to_owned(), name.to_owned());
         events::note(&self.layout, "image", action, id.to_string(), attributes);
+    }
+
+    /// Finds an image by what was typed.
+    ///
+    /// # Errors
+    /// None or several fit; [`Error::HostBase`] for [`crate::HOST_BASE`], which is no image.
+    pub fn resolve_image(&self, typed: &str) -> Result<ImageId> {
+        if typed == HOST_BASE {
+            return Err(Error::HostBase(format!(
+                "{HOST_BASE} is the root of this machine, not an image: it can be run, created from and mounted"
+            )));
+        }
+        Ok(self.store.resolve(typed)?)
+    }
+
+    /// Notes that a client has left a container by the detach keys.
+    ///
+    /// # Errors
+    /// The container's record cannot be read.
+    pub fn note_detached(&self, id: &ContainerId) -> Result<()> {
+        Subject::from(&self.load(id)?).note(&self.layout, "detach", &[]);
+        Ok(())
+    }
+
+    /// Notes that what was not needed of a kind (`container`, `image`) has been removed, and how many bytes it took.
+    pub fn note_prune(&self, kind: &str, bytes: u64) {
+        events::note_prune(&self.layout, kind, bytes);
     }
 
     /// Returns the images that containers and mounts stand on, once for each use.
@@ -534,6 +561,16 @@ impl Engine {
         Ok(Stack {
             layers,
             on_host: container.on_host,
+            dialect: self.dialect(),
+        })
+    }
+
+    /// Returns what [`crate::HOST_BASE`] stands for, without an init layer.
+    pub(crate) fn host_stack(&self) -> Result<Stack> {
+        let mask = init_layer::ensure_host_mask(&self.layout, self.dialect())?;
+        Ok(Stack {
+            layers: mask.into_iter().collect(),
+            on_host: true,
             dialect: self.dialect(),
         })
     }

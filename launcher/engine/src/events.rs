@@ -1,4 +1,4 @@
-//! What happens to containers and images, as one line each in a file of the run-time directory.
+//! What happens to containers, images and volumes, as one line each in a file of the run-time directory.
 //!
 //! There is no daemon to ask: whoever does something appends a line, monitors included, and `events` reads the file. Two
 //! files of [`LIMIT_BYTES`] are kept; after a reboot there is nothing. An event that cannot be written is lost: it must
@@ -33,7 +33,7 @@ pub struct Event {
     /// When.
     #[serde(with = "moments")]
     pub time: Timestamp,
-    /// `container` or `image`.
+    /// `container`, `image` or `volume`.
     pub kind: String,
     /// `start`, `die`, `exec_create: sh`, …
     pub action: String,
@@ -105,6 +105,21 @@ impl From<&Record> for Subject {
             record.config.labels.as_ref(),
         )
     }
+}
+
+/// Notes that what was not needed of a kind has been removed.
+pub(crate) fn note_prune(layout: &Layout, kind: &str, bytes: u64) {
+    let attributes = BTreeMap::from([("reclaimed".to_owned(), bytes.to_string())]);
+    note(layout, kind, "prune", String::new(), attributes);
+}
+
+/// Notes what happens to a volume: `create`, `mount`, `unmount`, `destroy`.
+pub(crate) fn note_volume(layout: &Layout, action: &str, name: &str, more: &[(&str, String)]) {
+    let mut attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
+    for (key, value) in more {
+        attributes.insert((*key).to_owned(), value.clone());
+    }
+    note(layout, "volume", action, name.to_owned(), attributes);
 }
 
 /// Notes an event.

@@ -228,8 +228,9 @@ fn listed(procs: &Path) -> io::Result<BTreeSet<i32>> {
 pub(crate) fn members(init: Pid) -> io::Result<BTreeSet<i32>> {
     let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let own = fs::read_link("/proc/self/ns/pid").ok();
-    // A container that shares our pid namespace has only its descendants: the namespace is the whole machine.
-    let ours = namespace(init.as_raw()).filter(|ours| Some(ours) != own.as_ref());
+    // A container that shares our pid namespace, or another container's, has only its descendants.
+    let ours = namespace(init.as_raw())
+        .filter(|ours| Some(ours) != own.as_ref() && crate::process::is_first(init.as_raw()));
     let mut found = BTreeSet::from([init.as_raw()]);
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {

@@ -4,7 +4,7 @@ use mille_store::{Collected, DiffId, FsckReport, ImageUse, Removed, User};
 
 use crate::container::Ground;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::RemoveImageOptions;
 use crate::served;
 
@@ -22,7 +22,10 @@ pub(crate) fn remove(
         keep_parents: !options.prune,
         uses: &uses,
     };
-    let image = engine.store.resolve(typed);
+    let image = engine.resolve_image(typed);
+    if let Err(error @ Error::HostBase(_)) = image {
+        return Err(error);
+    }
     let removed = engine.store.remove_image(typed, &options)?;
     if let Ok(image) = image {
         let id = image.to_string();

@@ -14,6 +14,7 @@ use crate::container::Container;
 use crate::devices;
 use crate::error::{Error, Result};
 use crate::hosts;
+use crate::joining;
 use crate::layout::Layout;
 use crate::options::ExecOptions;
 use crate::security::Security;
@@ -28,6 +29,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) fn spec(layout: &Layout, container: &Container, nested: bool) -> Result<Spec> {
     let (mut spec, security) = unfiltered(layout, container, nested)?;
     spec.mounts = mounts(layout, container)?;
+    spec.joined = joining::joined(layout, container)?;
     spec.devices = devices::find(&container.host_config.resources.devices)?;
     spec.seccomp = security.filter(spec.capabilities, spec.privileged);
     Ok(spec)
@@ -84,16 +86,6 @@ fn unfiltered(layout: &Layout, container: &Container, nested: bool) -> Result<(S
     spec.shm_size_bytes = u64::try_from(host.shm_size).unwrap_or_default();
     spec.session_keyring = Some(format!("_ses.{}", container.id));
     spec.init = host.init == Some(true);
-    if spec.init
-        && !nested
-        && !spec.privileged
-        && Capability::from_name("SYS_PTRACE").is_ok_and(|one| capabilities.contains(one))
-    {
-        // The first process would be this very program, and whoever may trace it could reach its file on the host.
-        return Err(Error::Invalid(
-            "--init with the capability SYS_PTRACE needs a user namespace".to_owned(),
-        ));
-    }
     Ok((spec, security))
 }
 
@@ -180,6 +172,8 @@ pub(crate) fn network(mode: &str) -> Result<Network> {
     match mode {
         "" | "default" | "host" => Ok(Network::Host),
         "none" => Ok(Network::None),
+        // Entered, not made.
+        other if joining::named(other).is_some() => Ok(Network::Host),
         other => Err(Error::NoSuchNetwork(other.to_owned())),
     }
 }
@@ -189,6 +183,7 @@ fn shared(container: &Container) -> Result<SharedNamespaces> {
     let is_host = |what: &str, mode: &str| match mode {
         "host" => Ok(true),
         "" | "private" => Ok(false),
+        mode if what != "UTS" && joining::named(mode).is_some() => Ok(false),
         other => Err(Error::Invalid(format!("Invalid {what} mode: {other}"))),
     };
     let ipc = match host.ipc_mode.as_str() {
@@ -205,7 +200,9 @@ fn shared(container: &Container) -> Result<SharedNamespaces> {
 
 /// The engine's own files, then what the user binds, then temporary file systems; parents before what lies in them.
 fn mounts(layout: &Layout, container: &Container) -> Result<Vec<Mount>> {
-    let paths = layout.container(&container.id);
+    // Names go with the network.
+    let named_by = joining::network_donor(container);
+    let paths = layout.container(named_by.as_ref().unwrap_or(&container.id));
     let readonly = MountOptions {
         readonly: container.host_config.readonly_rootfs,
         ..MountOptions::default()

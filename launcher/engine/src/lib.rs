@@ -28,6 +28,7 @@ mod ids;
 mod images;
 mod init_layer;
 mod inspect;
+mod joining;
 mod launch;
 mod layout;
 mod limits;

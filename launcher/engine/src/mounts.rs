@@ -102,6 +102,7 @@ fn serve(engine: &Engine, source: &MountSource, directory: &Path, reporter: Repo
 /// What the mount uses.
 fn record(engine: &Engine, source: &MountSource, directory: &Path) -> Result<served::Mount> {
     let (image, layers) = match source {
+        MountSource::Host => (None, Vec::new()),
         MountSource::Image(id) => (Some(*id), engine.store.image(id)?.layers),
         MountSource::Container(id) => {
             let container = engine.load(id)?;
@@ -216,6 +217,7 @@ fn fusermount(directory: &Path) -> Result<OwnedFd> {
 
 fn view(engine: &Engine, source: &MountSource) -> Result<Arc<View>> {
     match source {
+        MountSource::Host => engine.host_stack()?.open_base(),
         MountSource::Image(id) => engine.image_stack(id)?.open_base(),
         MountSource::Container(id) => {
             let container = engine.load(id)?;

@@ -179,6 +179,8 @@ pub struct RemoveImageOptions {
 /// What `mount` looks into.
 #[derive(Debug, Clone)]
 pub enum MountSource {
+    /// The machine's own root ([`HOST_BASE`]) as a container sees it, read-only.
+    Host,
     /// An image, read-only.
     Image(ImageId),
     /// A container's root as it is now, read-only.

@@ -25,6 +25,13 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
     parse(&String::from_utf8_lossy(&text))
 }
 
+/// Whether a process is the first one of its pid namespace.
+pub(crate) fn is_first(pid: i32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.and_then(|numbers| numbers.split_whitespace().last()) == Some("1")
+}
+
 /// The second field, the name in brackets, may hold blanks and brackets: what counts comes after the last one.
 fn parse(text: &str) -> Option<Stat> {
     let (_, after) = text.rsplit_once(')')?;

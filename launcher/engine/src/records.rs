@@ -45,7 +45,8 @@ pub(crate) struct Record {
     pub(crate) args: Vec<String>,
     pub(crate) config: ContainerConfig,
     pub(crate) host_config: HostConfig,
-    /// Chosen at creation; see [`crate::container_mounts`].
+    /// Chosen at creation; see [`crate::container_mounts`]. Records of before there were volumes have none.
+    #[serde(default)]
     pub(crate) mounts: Vec<ContainerMount>,
 }
 
@@ -308,6 +309,15 @@ mod tests {
         fs::create_dir_all(&paths.directory).unwrap();
         write(&paths, &record(&id, name)).unwrap();
         id
+    }
+
+    #[test]
+    fn a_record_of_before_there_were_volumes_is_read() {
+        let id = ContainerId::parse(&"ab".repeat(32)).unwrap();
+        let mut old = serde_json::to_value(record(&id, "old")).unwrap();
+        assert!(old.as_object_mut().unwrap().remove("mounts").is_some());
+        let read: Record = serde_json::from_value(old).unwrap();
+        assert!(read.name == "old" && read.mounts.is_empty());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What a container's processes use, read from /proc by its monitor, which may look at all of them.
+//! What a container's processes use, read by its monitor, which may look at all of them: from /proc, and from its control
+//! groups where it has some.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,6 +9,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::freeze::members;
+use crate::limits::{self, Groups};
 
 /// Processes that are named at most: what fits into one message.
 const MAX_NAMED: usize = 6000;
@@ -21,9 +23,9 @@ pub struct Usage {
     pub process_count: u64,
     /// Processor time since the start, of all that live and all they have reaped.
     pub cpu_nanoseconds: u64,
-    /// Anonymous and shared memory in use; file cache is the machine's.
+    /// Anonymous and shared memory in use; with a memory limit what counts towards it, but for inactive file cache.
     pub memory_bytes: u64,
-    /// The machine's memory.
+    /// Its limit, or the machine's memory.
     pub memory_limit_bytes: u64,
     /// Read from disks.
     pub read_bytes: u64,
@@ -48,6 +50,7 @@ pub(crate) fn of(init: Pid) -> io::Result<Usage> {
         usage.read_bytes += sum_of(&io, &["read_bytes:"]);
         usage.written_bytes += sum_of(&io, &["write_bytes:"]);
     }
+    limits::count(&Groups::directories_of(init.as_raw()), &mut usage);
     Ok(usage)
 }
 

@@ -173,6 +173,11 @@ pub enum PlanError {
         /// As it was given.
         path: PathBuf,
     },
+    /// A namespace of another container with a user namespace of one's own.
+    #[error(
+        "the namespaces of another container can be joined by root only: a user's containers have a user namespace each"
+    )]
+    JoinNested,
     /// A mount on the root itself.
     #[error("invalid mount: destination can't be '/'")]
     MountOnRoot,

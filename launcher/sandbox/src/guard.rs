@@ -7,13 +7,14 @@ use crate::init::{
 use crate::message::{Channel, Message};
 use crate::plan::IdMapText;
 use crate::sys::{self, CloneRequest};
-use crate::{CgroupPlacement, Failure, Plan, Step, Verb};
+use crate::{CgroupPlacement, Failure, Joined, NamespaceKind, Plan, Step, Verb};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
 use rustix::process::DumpableBehavior;
-use rustix::thread::ThreadNameSpaceType;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use std::path::Path;
 
 /// What is to be made.
@@ -53,14 +54,19 @@ pub(crate) fn become_helper(
         Job::Create(_) => launcher,
         Job::Exec(job) => &job.target,
     };
+    let joined: &[Joined] = match job {
+        Job::Create(plan) => &plan.joined,
+        Job::Exec(_) => &[],
+    };
     let [stdin, stdout, stderr] = streams;
-    let keep = [
+    let mut keep = vec![
         stdin.as_fd(),
         stdout.as_fd(),
         stderr.as_fd(),
         channel.as_fd(),
         pidfd.as_fd(),
     ];
+    keep.extend(joined.iter().map(|joined| joined.process.as_fd()));
     let Ok(owned) = sys::arrange_descriptors(&keep) else {
         sys::exit_now(1)
     };
@@ -70,8 +76,12 @@ pub(crate) fn become_helper(
     };
     let channel = Channel::from_fd(channel);
     sys::reset_signal_handlers();
+    let others: Vec<_> = joined.iter().map(|joined| joined.kind).zip(owned).collect();
     match job {
-        Job::Create(plan) => make_container(plan, channel, pidfd, start),
+        Job::Create(plan) => match join_others(&others) {
+            Ok(shm) => make_container(plan, channel, pidfd, start, shm),
+            Err(failure) => fail(&channel, failure),
+        },
         Job::Exec(job) => enter_container(job, channel, &pidfd, start),
     }
 }
@@ -82,8 +92,58 @@ fn set_dumpable(how: DumpableBehavior) -> Result<(), Failure> {
         .map_err(|errno| Failure::system("set the dumpable flag", None, errno))
 }
 
+/// Enters namespaces of other containers, for the process that is cloned next; returns the detached /dev/shm of the one
+/// whose IPC it shares.
+fn join_others(others: &[(NamespaceKind, OwnedFd)]) -> Result<Option<OwnedFd>, Failure> {
+    let mut shm = None;
+    for (kind, process) in others {
+        let namespace = match kind {
+            NamespaceKind::Pid => ThreadNameSpaceType::PROCESS_ID,
+            NamespaceKind::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+            NamespaceKind::Network => ThreadNameSpaceType::NETWORK,
+        };
+        let failed = |errno| Failure::system("enter a namespace of another container", None, errno);
+        if *kind == NamespaceKind::Ipc {
+            shm = Some(shm_of(process).map_err(failed)?);
+        }
+        rustix::thread::move_into_thread_name_spaces(process.as_fd(), namespace).map_err(failed)?;
+    }
+    Ok(shm)
+}
+
+/// Clones another container's /dev/shm, which can be done only in its mount namespace.
+fn shm_of(process: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty())?;
+    let own = rustix::fs::open(
+        "/proc/self/ns/mnt",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    rustix::thread::move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::MOUNT)?;
+    // Whatever its processes have made of their tree, nothing is followed.
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let tree =
+        rustix::fs::openat2(CWD, "/dev/shm", flags, Mode::empty(), resolve).and_then(|shm| {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH;
+            rustix::mount::open_tree(&shm, "", flags)
+        });
+    rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    rustix::process::fchdir(&root)?;
+    rustix::process::chroot(".")?;
+    tree
+}
+
 /// Clones the container's first process, writes its id maps and control groups, and becomes the guard.
-fn make_container(plan: &Plan, channel: Channel, launcher: OwnedFd, start: Start) -> ! {
+fn make_container(
+    plan: &Plan,
+    channel: Channel,
+    launcher: OwnedFd,
+    start: Start,
+    shm: Option<OwnedFd>,
+) -> ! {
     let maps = plan.id_map.as_ref();
     let must_wait = maps.is_some() || plan.cgroup.is_some() || plan.oom_score_adj.is_some();
     // The id map files of a process that is not dumpable belong to the first namespace's root.
@@ -107,7 +167,7 @@ fn make_container(plan: &Plan, channel: Channel, launcher: OwnedFd, start: Start
         Ok(Some(born)) => born,
         Ok(None) => {
             drop((go_writer, launcher));
-            become_first_process(plan, channel, must_wait.then_some(go_reader), start)
+            become_first_process(plan, channel, must_wait.then_some(go_reader), start, shm)
         }
         Err(errno) => fail(
             &channel,
@@ -214,7 +274,13 @@ fn become_root_of_namespace(set_groups: bool) -> Result<(), Failure> {
 }
 
 /// The container's first process, from its first instruction on.
-fn become_first_process(plan: &Plan, channel: Channel, go: Option<OwnedFd>, start: Start) -> ! {
+fn become_first_process(
+    plan: &Plan,
+    channel: Channel,
+    go: Option<OwnedFd>,
+    start: Start,
+    shm: Option<OwnedFd>,
+) -> ! {
     if let Some(go) = go {
         let mut byte = [0];
         if !matches!(rustix::io::read(&go, &mut byte), Ok(1)) {
@@ -241,7 +307,9 @@ fn become_first_process(plan: &Plan, channel: Channel, go: Option<OwnedFd>, star
             .map_err(|errno| Failure::system("protect the new process", None, errno))
     });
     match tied {
-        Ok(()) => Executor::new(channel, start, Tie::ToParent).run(&plan.steps),
+        Ok(()) => Executor::new(channel, start, Tie::ToParent)
+            .with_shm(shm)
+            .run(&plan.steps),
         Err(failure) => fail(&channel, failure),
     }
 }

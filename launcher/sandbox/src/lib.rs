@@ -42,11 +42,11 @@ pub mod weaken;
 pub use capability::{CapSet, Capability, UnknownCapability};
 pub use child::{Child, ExitStatus, Prepared};
 pub use error::{Failure, Outcome, PlanError, SpawnError, Verb, Warning};
-pub use plan::{IPC_SYSCTLS, Nodes, Plan, Step};
+pub use plan::{IPC_SYSCTLS, IpcFrom, Nodes, Plan, Step};
 pub use seal::run_sealed;
 pub use spawn::{exec, prepare, prepare_exec, spawn};
 pub use spec::{
-    BpfInstruction, CgroupPlacement, Device, DeviceKind, ExecSpec, IdMap, IdMaps, Mount, MountKind,
-    MountOptions, Network, Propagation, Rlimit, SeccompProgram, SharedNamespaces, Spec, Stdio,
-    WindowSize, default_masked_paths, default_readonly_paths,
+    BpfInstruction, CgroupPlacement, Device, DeviceKind, ExecSpec, IdMap, IdMaps, Joined, Mount,
+    MountKind, MountOptions, NamespaceKind, Network, Propagation, Rlimit, SeccompProgram,
+    SharedNamespaces, Spec, Stdio, WindowSize, default_masked_paths, default_readonly_paths,
 };

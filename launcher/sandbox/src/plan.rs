@@ -10,12 +10,24 @@ use crate::host::{Cgroups, Host};
 use crate::rootfs::clean;
 use crate::weaken::{self, Hole};
 use crate::{
-    CapSet, Capability, CgroupPlacement, Device, DeviceKind, ExecSpec, IdMap, IdMaps, Mount,
-    MountKind, Network, PlanError, Propagation, Rlimit, SeccompProgram, Spec, WindowSize,
+    CapSet, Capability, CgroupPlacement, Device, DeviceKind, ExecSpec, IdMap, IdMaps, Joined,
+    Mount, MountKind, NamespaceKind, Network, PlanError, Propagation, Rlimit, SeccompProgram, Spec,
+    WindowSize,
 };
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+/// Whose /dev/shm and /dev/mqueue a container has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpcFrom {
+    /// New ones.
+    New,
+    /// The host's are bound.
+    Host,
+    /// Those of the container whose IPC namespace was entered.
+    Container,
+}
 
 /// How device nodes come about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +85,8 @@ pub enum Step {
     Ipc {
         /// Size of /dev/shm.
         shm_size_bytes: u64,
-        /// The host's are bound.
-        shared: bool,
+        /// Whose they are.
+        from: IpcFrom,
     },
     /// Mounts /sys: a new one, or the host's where the network namespace is not the container's to show.
     Sys {
@@ -178,6 +190,7 @@ pub struct Plan {
     pub(crate) steps: Vec<Step>,
     /// `CLONE_NEW*` bits for the one clone that makes the process.
     pub(crate) namespaces: u64,
+    pub(crate) joined: Vec<Joined>,
     pub(crate) id_map: Option<IdMapText>,
     pub(crate) cgroup: Option<CgroupPlacement>,
     pub(crate) oom_score_adj: Option<i32>,
@@ -197,6 +210,7 @@ impl Plan {
         Ok(Self {
             steps,
             namespaces: namespaces(spec),
+            joined: spec.joined.clone(),
             id_map: spec
                 .user_namespace
                 .as_ref()
@@ -316,6 +330,9 @@ fn check(spec: &Spec, host: &Host) -> Result<(), PlanError> {
     for device in &spec.devices {
         must_be_absolute("the device path", &device.path)?;
     }
+    if spec.user_namespace.is_some() && !spec.joined.is_empty() {
+        return Err(PlanError::JoinNested);
+    }
     // In a user namespace of its own the container has every capability over what is its own.
     if spec.user_namespace.is_none() {
         let needed: CapSet = [Capability::SYS_ADMIN].into_iter().collect();
@@ -387,8 +404,8 @@ pub const IPC_SYSCTLS: [&str; 8] = [
 fn check_sysctl(name: &str, spec: &Spec) -> Result<(), PlanError> {
     let plain = !name.contains(['/', '\0']) && !name.split('.').any(str::is_empty);
     let is_ipc = IPC_SYSCTLS.contains(&name) || name.starts_with("fs.mqueue.");
-    let allowed =
-        (name.starts_with("net.") && spec.network == Network::None) || (is_ipc && !spec.shared.ipc);
+    let allowed = (name.starts_with("net.") && spec.network == Network::None)
+        || (is_ipc && !spec.shared.ipc && !spec.joins(NamespaceKind::Ipc));
     if plain && allowed {
         Ok(())
     } else {
@@ -427,10 +444,15 @@ fn namespaces(spec: &Spec) -> u64 {
         (true, libc::CLONE_NEWNS),
         (true, libc::CLONE_NEWTIME),
         (
-            !spec.shared.pid && !weaken::is_open(Hole::PidNamespace),
+            !spec.shared.pid
+                && !spec.joins(NamespaceKind::Pid)
+                && !weaken::is_open(Hole::PidNamespace),
             libc::CLONE_NEWPID,
         ),
-        (!spec.shared.ipc, libc::CLONE_NEWIPC),
+        (
+            !spec.shared.ipc && !spec.joins(NamespaceKind::Ipc),
+            libc::CLONE_NEWIPC,
+        ),
         (!spec.shared.uts, libc::CLONE_NEWUTS),
         (spec.network == Network::None, libc::CLONE_NEWNET),
         (spec.user_namespace.is_some(), libc::CLONE_NEWUSER),
@@ -607,7 +629,13 @@ fn kernel_filesystems(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
         },
         Step::Ipc {
             shm_size_bytes: spec.shm_size_bytes,
-            shared: spec.shared.ipc,
+            from: if spec.shared.ipc {
+                IpcFrom::Host
+            } else if spec.joins(NamespaceKind::Ipc) {
+                IpcFrom::Container
+            } else {
+                IpcFrom::New
+            },
         },
         Step::Sys { readonly },
         Step::Cgroups {

@@ -418,6 +418,7 @@ fn exec_touches_no_mount() {
     let plan = Plan {
         steps,
         namespaces: 0,
+        joined: Vec::new(),
         id_map: None,
         cgroup: None,
         oom_score_adj: None,

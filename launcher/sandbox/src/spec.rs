@@ -4,6 +4,7 @@ use crate::CapSet;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A container to be made.
 ///
@@ -38,6 +39,9 @@ pub struct Spec {
     pub network: Network,
     /// Namespaces shared with the caller; all others are new.
     pub shared: SharedNamespaces,
+    /// Namespaces of other containers that are entered instead of making new ones. Only without a user namespace: one
+    /// container's root has no rights over what another's owns.
+    pub joined: Vec<Joined>,
     /// Mounts of the user, in order, over what every container has.
     pub mounts: Vec<Mount>,
     /// Devices beside the usual ones.
@@ -72,6 +76,13 @@ pub struct Spec {
     pub init: bool,
 }
 
+impl Spec {
+    /// Whether a namespace of this kind is another container's.
+    pub(crate) fn joins(&self, kind: NamespaceKind) -> bool {
+        self.joined.iter().any(|joined| joined.kind == kind)
+    }
+}
+
 /// Docker's size of /dev/shm.
 const SHM_SIZE_BYTES: u64 = 64 << 20;
 
@@ -93,6 +104,7 @@ impl Spec {
             user_namespace: None,
             network: Network::Host,
             shared: SharedNamespaces::default(),
+            joined: Vec::new(),
             mounts: Vec::new(),
             devices: Vec::new(),
             masked_paths: default_masked_paths(),
@@ -224,6 +236,26 @@ pub struct SharedNamespaces {
     pub uts: bool,
     /// Control groups.
     pub cgroup: bool,
+}
+
+/// A kind of namespace that a container may have in common with another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamespaceKind {
+    /// Process ids.
+    Pid,
+    /// System V IPC, message queues, and /dev/shm with them.
+    Ipc,
+    /// Network.
+    Network,
+}
+
+/// A namespace of another container.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// Which.
+    pub kind: NamespaceKind,
+    /// A pidfd of a process that has it.
+    pub process: Arc<OwnedFd>,
 }
 
 /// A mount of the user.

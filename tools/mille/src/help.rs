@@ -81,7 +81,7 @@ pub(crate) fn command(verb: &'static Verb) -> String {
 }
 
 fn laid_out(verb: &'static Verb, cells: usize) -> String {
-    let mut text = format!("Usage:  mille {} {}", verb.name, verb.usage)
+    let mut text = format!("Usage:  mille {}", verb.synopsis())
         .trim_end()
         .to_owned();
     text.push_str(&format!("\n\n{}\n", verb.about));
@@ -179,6 +179,7 @@ Aliases:
   mille container logs, mille logs
 
 Options:
+      --details        Show extra details provided to logs
   -f, --follow         Follow log output
       --since string   Show logs since timestamp (e.g.
                        \"2013-01-02T13:23:37Z\") or relative (e.g. \"42m\"

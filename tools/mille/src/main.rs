@@ -22,6 +22,7 @@ mod moment;
 mod mount_flag;
 mod numbers;
 mod output;
+mod platform;
 
 use std::process::ExitCode;
 

@@ -110,7 +110,7 @@ fn overview() -> String {
 
 fn page(verb: &'static Verb) -> String {
     let mut text = heading(&page_name(verb), verb.about);
-    let usage = format!("mille {} {}", verb.name, verb.usage);
+    let usage = format!("mille {}", verb.synopsis());
     text.push_str(&format!(
         ".SH SYNOPSIS\n{}\n.SH DESCRIPTION\n{}.\n",
         escaped(usage.trim_end()),

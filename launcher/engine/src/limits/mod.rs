@@ -6,6 +6,7 @@
 //! below the tree's root, since a group with processes may not hand controllers on. The monitor stays where it is.
 
 mod check;
+mod figures;
 mod settings;
 mod trees;
 
@@ -27,6 +28,7 @@ use crate::records::{self, StateRecord};
 
 pub(crate) use check::adapt;
 use check::check;
+pub(crate) use figures::apply as count;
 use settings::Setting;
 use trees::{Tree, Version};
 
@@ -236,6 +238,18 @@ impl Groups {
         Self {
             directories: trees.into_iter().filter_map(ours).collect(),
         }
+    }
+
+    /// Returns the groups of the container whose first process this is.
+    pub(crate) fn directories_of(init: i32) -> Vec<PathBuf> {
+        let trees = Tree::all(init).unwrap_or_default();
+        let is_ours = |path: &&Path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let above = path.parent().and_then(Path::file_name);
+            name.and_then(ContainerId::parse).is_some() && above.is_some_and(|name| name == PARENT)
+        };
+        let ours = |tree: Tree| tree.own.ancestors().find(is_ours).map(Path::to_path_buf);
+        trees.into_iter().filter_map(ours).collect()
     }
 
     /// Returns where a process has to be written to be in the groups; `None`: there are none.

@@ -543,10 +543,15 @@ impl Hub {
     }
 
     fn resize(&self, rows: u16, columns: u16) {
-        if let Some(terminal) = &self.terminal
-            && let Err(error) = terminal::resize(terminal, rows, columns)
-        {
-            log::warn!("resize: {error}");
+        let Some(terminal) = &self.terminal else {
+            return;
+        };
+        match terminal::resize(terminal, rows, columns) {
+            Ok(()) => {
+                let size = [("height", rows.to_string()), ("width", columns.to_string())];
+                self.note("resize", &size);
+            }
+            Err(error) => log::warn!("resize: {error}"),
         }
     }
 

@@ -213,6 +213,7 @@ impl Life<'_> {
             .transpose()?;
         hub.stop_signal = self.stop_signal();
         hub.subject = Some((self.layout.clone(), Subject::from(self.container)));
+        self.note_volumes("mount");
         hub.note("start", &[]);
         hub.prober = prober;
         hub.namespaces = namespaces;
@@ -361,6 +362,11 @@ impl Life<'_> {
         records::write_state(self.paths, state)
     }
 
+    /// Notes that the container has its volumes, or has them no more.
+    fn note_volumes(&self, action: &str) {
+        container_mounts::note_volumes(self.layout, self.container, action);
+    }
+
     fn stop_signal(&self) -> i32 {
         signals::parse(&self.container.config.stop_signal).unwrap_or(libc::SIGTERM)
     }
@@ -375,6 +381,7 @@ impl Life<'_> {
             self.unlimit(&mut hub);
             hub.note("die", &[("exitCode", code.to_string())]);
             self.unmount(mounted);
+            self.note_volumes("unmount");
             let code = match result {
                 Ok(code) if !hub.last && self.wants_another(&hub, code) => code,
                 result => return self.end(&mut hub, result, lock),

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::ids::{ContainerId, fill_random, hex};
 use crate::layout::Layout;
 use crate::lock::Lock;
-use crate::{files, names, removal};
+use crate::{events, files, names, removal};
 
 /// The only driver.
 const DRIVER: &str = "local";
@@ -101,6 +101,7 @@ impl Engine {
             anonymous,
         };
         ensure(&self.layout, &name, &record)?;
+        events::note_volume(&self.layout, "create", &name, &[]);
         Ok(name)
     }
 
@@ -175,6 +176,7 @@ impl Engine {
                 pruned.bytes += bytes;
             }
         }
+        events::note_prune(&self.layout, "volume", pruned.bytes);
         Ok(pruned)
     }
 
@@ -341,6 +343,7 @@ pub(crate) fn prepare(engine: &Engine, container: &Container) -> Result<Vec<Lock
     for (name, mount) in mounts {
         if last != Some(name) {
             locks.push(ensure(&engine.layout, name, &record_for(name, mount)?)?);
+            events::note_volume(&engine.layout, "create", name, &[]);
             last = Some(name);
         }
         let volume = find(&engine.layout, name)?;
@@ -419,6 +422,7 @@ fn remove_unused(layout: &Layout, name: &str) -> Result<Removal> {
     let _lock = removal::stage(layout, &id)?;
     fs::rename(&place, staged.directory.join("volume")).map_err(Error::io("remove", &place))?;
     removal::remove_staged(&staged)?;
+    events::note_volume(layout, "destroy", name, &[]);
     Ok(Removal::Done)
 }
 

@@ -5,7 +5,7 @@
 
 use super::mounts::{KERNEL_FLAGS, attach, clone_tree, mount_on};
 use super::{Context, Executor};
-use crate::plan::Nodes;
+use crate::plan::{IpcFrom, Nodes};
 use crate::sys::{self, SetAttr};
 use crate::{Device, DeviceKind, Failure};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -109,18 +109,23 @@ impl Executor {
             .during_at("mount", Path::new("/dev/pts"))
     }
 
-    pub(super) fn mount_ipc(&mut self, shm_size_bytes: u64, shared: bool) -> Result<(), Failure> {
+    pub(super) fn mount_ipc(&mut self, shm_size_bytes: u64, from: IpcFrom) -> Result<(), Failure> {
         let shm = self.dev_directory("shm", 0o1777)?;
         let mqueue = self.dev_directory("mqueue", 0o1777)?;
         let (shm_path, mqueue_path) = (Path::new("/dev/shm"), Path::new("/dev/mqueue"));
-        if shared {
+        if from == IpcFrom::Host {
             bind_host(shm_path, shm.as_fd())?;
             return bind_host(mqueue_path, mqueue.as_fd());
         }
-        let data = CString::new(format!("mode=1777,size={shm_size_bytes}"))
-            .map_err(|_| Failure::system("mount", Some(shm_path.to_owned()), Errno::INVAL))?;
-        mount_on(shm.as_fd(), "shm", "tmpfs", KERNEL_FLAGS, Some(&data))
-            .during_at("mount", shm_path)?;
+        if from == IpcFrom::Container {
+            let tree = self.shm.take().ok_or(Failure::Vanished)?;
+            attach(tree.as_fd(), shm.as_fd()).during_at("bind", shm_path)?;
+        } else {
+            let data = CString::new(format!("mode=1777,size={shm_size_bytes}"))
+                .map_err(|_| Failure::system("mount", Some(shm_path.to_owned()), Errno::INVAL))?;
+            mount_on(shm.as_fd(), "shm", "tmpfs", KERNEL_FLAGS, Some(&data))
+                .during_at("mount", shm_path)?;
+        }
         mount_on(mqueue.as_fd(), "mqueue", "mqueue", KERNEL_FLAGS, None)
             .during_at("mount", mqueue_path)
     }

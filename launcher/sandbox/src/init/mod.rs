@@ -53,6 +53,8 @@ pub(crate) struct Executor {
     shared: Vec<(PathBuf, OwnedFd)>,
     /// The root of the filesystem on /dev, as the working directory of the steps that fill it.
     dev: Option<OwnedFd>,
+    /// Another container's /dev/shm.
+    shm: Option<OwnedFd>,
     /// The side of the terminal that becomes the streams.
     tty: Option<OwnedFd>,
     identity: Identity,
@@ -111,10 +113,16 @@ impl Executor {
             root: None,
             shared: Vec::new(),
             dev: None,
+            shm: None,
             tty: None,
             identity,
             pending_cwd: None,
         }
+    }
+
+    /// Gives it another container's /dev/shm.
+    pub(crate) fn with_shm(self, shm: Option<OwnedFd>) -> Self {
+        Self { shm, ..self }
     }
 
     /// Takes the steps. Returns only in the sense that the process is gone.
@@ -143,8 +151,8 @@ impl Executor {
             Step::Pts { gid } => self.mount_pts(*gid),
             Step::Ipc {
                 shm_size_bytes,
-                shared,
-            } => self.mount_ipc(*shm_size_bytes, *shared),
+                from,
+            } => self.mount_ipc(*shm_size_bytes, *from),
             Step::Sys { readonly } => self.mount_sys(*readonly),
             Step::Cgroups { layout, readonly } => self.mount_cgroups(layout, *readonly),
             Step::Mount(mount) => self.mount_for_user(mount),

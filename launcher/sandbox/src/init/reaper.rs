@@ -1,8 +1,10 @@
 //! The first process of a container with `--init`: it passes signals on to the command, its child, and reaps whatever is
 //! left to it.
 //!
-//! It is this program without its file being opened anew: nobody can look into it (it stays undumpable), and its command
-//! line, which was the launcher's, is wiped.
+//! It is this program without its file being opened anew: nobody can look into it (it stays undumpable) but who has
+//! CAP_SYS_PTRACE on the host itself (`--cap-add` without a user namespace). There is nothing to be gained: its command
+//! line and its environment, which were the launcher's, are wiped, it has the command's own capabilities and filter, and
+//! its program's file is on a read-only mount that no path leads to ([`crate::run_sealed`]).
 
 use super::{Context, die_with_parent, forbid_tracing};
 use crate::Failure;
@@ -107,5 +109,5 @@ fn hide() {
     drop(null);
     best_effort(sys::close_from(3));
     best_effort(rustix::thread::set_name(c"mille-init"));
-    sys::wipe_arguments(b"mille-init");
+    sys::wipe_arguments_and_environment(b"mille-init");
 }

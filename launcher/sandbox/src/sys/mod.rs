@@ -14,5 +14,5 @@ pub(crate) use call::{
 };
 pub(crate) use process::{
     CloneRequest, Forked, arrange_descriptors, clone_with_namespaces, exit_now, fork,
-    reset_signal_handlers, unshare, wipe_arguments,
+    reset_signal_handlers, unshare, wipe_arguments_and_environment,
 };

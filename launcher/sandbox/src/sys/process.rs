@@ -161,31 +161,39 @@ pub(crate) fn reset_signal_handlers() {
     }
 }
 
-/// Puts `name` in the place of this process's arguments, as /proc/PID/cmdline shows them. Best effort: where the kernel
-/// does not say where they lie, nothing happens.
-pub(crate) fn wipe_arguments(name: &[u8]) {
-    /// proc_pid_stat(5): arg_start is field 48; the first after the name is field 3.
+/// Puts `name` in the place of this process's arguments, as /proc/PID/cmdline shows them, and clears its environment
+/// (/proc/PID/environ). Best effort: where the kernel does not say where they lie, nothing happens.
+pub(crate) fn wipe_arguments_and_environment(name: &[u8]) {
+    /// proc_pid_stat(5): arg_start, arg_end, env_start and env_end are fields 48 to 51; the first after the name is field 3.
     const ARG_START: usize = 48 - 3;
     let Ok(text) = std::fs::read("/proc/self/stat") else {
         return;
     };
     let text = String::from_utf8_lossy(&text);
     let fields = text.rsplit_once(')').map(|(_, after)| after);
-    let mut fields = fields.unwrap_or_default().split_whitespace();
-    let start = fields.nth(ARG_START).and_then(|text| text.parse().ok());
-    let end = fields.next().and_then(|text| text.parse().ok());
-    let (Some(start), Some(end)) = (start, end) else {
-        return;
-    };
-    let (start, end): (usize, usize) = (start, end);
+    let fields = fields.unwrap_or_default().split_whitespace();
+    let places: Vec<usize> = fields
+        .skip(ARG_START)
+        .map_while(|field| field.parse().ok())
+        .collect();
+    if let Some(&[start, end]) = places.get(..2) {
+        overwrite(start, end, name);
+    }
+    if let Some(&[start, end]) = places.get(2..4) {
+        overwrite(start, end, b"");
+    }
+}
+
+/// Puts `text` and zeros over what the kernel put on this process's stack when it was executed.
+fn overwrite(start: usize, end: usize, text: &[u8]) {
     if start == 0 || end <= start {
         return;
     }
     let length = end - start;
-    // SAFETY: the kernel says that this process's own argument strings lie there, on the writable stack; this forked copy
-    // has one thread and reads them no more.
+    // SAFETY: the kernel says that this process's own strings lie there, on the writable stack; this forked copy has one
+    // thread and reads them no more.
     unsafe { std::ptr::write_bytes(start as *mut u8, 0, length) };
-    let kept = name.len().min(length - 1);
+    let kept = text.len().min(length - 1);
     // SAFETY: as above, and `kept` is less than their length.
-    unsafe { std::ptr::copy_nonoverlapping(name.as_ptr(), start as *mut u8, kept) };
+    unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), start as *mut u8, kept) };
 }

@@ -37,6 +37,11 @@ fn add_flags(command: Command) -> Command {
             "Apply Dockerfile instruction to the created image",
         ))
         .arg(value("message", Some('m'), "string", "Commit message"))
+        .arg(switch(
+            "no-pause",
+            None,
+            "Disable pausing container during commit",
+        ))
         .arg(switch("pause", Some('p'), "Pause container during commit").default_value("true"))
 }
 
@@ -51,7 +56,7 @@ fn commit(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
         author: text(matches, "author").unwrap_or_default().to_owned(),
         message: text(matches, "message").unwrap_or_default().to_owned(),
         changes: texts(matches, "change"),
-        pause: is_on(matches, "pause"),
+        pause: is_on(matches, "pause") && !is_on(matches, "no-pause"),
     };
     let engine = context.layers()?;
     let found = engine.find(&words[0])?;

@@ -13,6 +13,7 @@ use crate::container_flags as flags;
 use crate::context::Context;
 use crate::failure::{CLIENT_ERROR, Failure, chain, daemon};
 use crate::output;
+use crate::platform;
 
 /// `mille create`.
 pub(crate) const VERB: Verb = Verb {
@@ -46,6 +47,9 @@ pub(crate) fn make(
     matches: &ArgMatches,
 ) -> mille_engine::Result<ContainerId> {
     let image = options.image.clone();
+    platform::check(engine, matches, &image).inspect_err(|error| {
+        flags::note_missing_image(error, &image, text(matches, "pull"));
+    })?;
     let mut left = if is_on(matches, "replace") {
         REPLACEMENTS
     } else {

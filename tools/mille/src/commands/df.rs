@@ -1,5 +1,7 @@
 //! `mille system df`: what the store's disk is used for.
 
+mod verbose;
+
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
@@ -7,8 +9,9 @@ use clap::{ArgMatches, Command};
 use mille_engine::Engine;
 use mille_store::DiffId;
 
+use self::verbose::Details;
 use super::{Arity, Verb};
-use crate::arguments::{self, value};
+use crate::arguments::{self, is_on, switch, value};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::json::Tree;
@@ -27,12 +30,18 @@ pub(crate) static VERB: Verb = Verb {
 };
 
 fn flags(command: Command) -> Command {
-    command.arg(value(
-        "format",
-        None,
-        "string",
-        "Format output: table, table TEMPLATE, json or a Go template",
-    ))
+    command
+        .arg(value(
+            "format",
+            None,
+            "string",
+            "Format output: table, table TEMPLATE, json or a Go template",
+        ))
+        .arg(switch(
+            "verbose",
+            Some('v'),
+            "Show detailed information on space usage",
+        ))
 }
 
 fn list() -> List {
@@ -63,11 +72,25 @@ struct Share {
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let list = list();
-    let sheet = list.sheet(arguments::text(matches, "format").unwrap_or_default())?;
+    let format = arguments::text(matches, "format").unwrap_or_default();
+    if is_on(matches, "verbose") {
+        let table = matches!(format, "" | "table");
+        let details = Details::of(&context.layers()?, table)?;
+        output::emit(&if table {
+            details.tables()?
+        } else {
+            details.formatted(format)?
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let sheet = list.sheet(format)?;
     let engine = context.layers()?;
     let rows = [
         row("Images", &images(&engine)?),
         row("Containers", &containers(&engine)?),
+        row("Local Volumes", &volumes(&engine)?),
+        // Scripts count the lines: there is none of it.
+        row("Build Cache", &Share::default()),
     ];
     output::emit(&sheet.lay_out(&rows)?)?;
     Ok(ExitCode::SUCCESS)
@@ -110,6 +133,21 @@ fn containers(engine: &Engine) -> Result<Share, Failure> {
             share.active += 1;
         } else {
             share.reclaimable_bytes += bytes;
+        }
+    }
+    Ok(share)
+}
+
+fn volumes(engine: &Engine) -> Result<Share, Failure> {
+    let mut share = Share::default();
+    for volume in engine.volumes()? {
+        let bytes = engine.volume_bytes(&volume)?;
+        share.total += 1;
+        share.bytes += bytes;
+        if engine.volume_users(&volume.name)?.is_empty() {
+            share.reclaimable_bytes += bytes;
+        } else {
+            share.active += 1;
         }
     }
     Ok(share)

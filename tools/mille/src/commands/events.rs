@@ -62,7 +62,7 @@ fn events(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
     let format = text(matches, "format").unwrap_or_default();
     let format = Some(format).filter(|format| !format.is_empty());
     let parse = |source: &str| {
-        Format::parse("", source, Missing::Key).map_err(|text| Failure::Plain {
+        Format::parse("", source, Missing::NoValue).map_err(|text| Failure::Plain {
             text: format!("Error parsing format: {text}"),
             code: 64,
         })

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::output::json::Tree;
 use crate::output::rows::{List, Row};
 use crate::output::{self, human};
+use crate::platform;
 
 /// The command.
 pub(crate) static VERB: Verb = Verb {
@@ -45,6 +46,7 @@ fn flags(command: Command) -> Command {
             .default_value("true"),
         )
         .arg(switch("no-trunc", None, "Don't truncate output"))
+        .arg(platform::flag())
         .arg(switch("quiet", Some('q'), "Only show image IDs"))
 }
 
@@ -70,9 +72,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         list.sheet(format)?
     };
     let engine = context.records()?;
-    let image = engine
-        .store()
-        .resolve(arguments::words(matches).first().map_or("", String::as_str))?;
+    let words = arguments::words(matches);
+    let typed = words.first().map_or("", String::as_str);
+    platform::check(&engine, matches, typed)?;
+    let image = engine.resolve_image(typed)?;
     let lines = engine.store().history(&image)?;
     let rows: Vec<Row> = lines.iter().map(|line| row(line, look)).collect();
     output::emit(&sheet.lay_out(&rows)?)?;

@@ -1,6 +1,8 @@
 //! `mille images`: lists images.
 
-use std::collections::{BTreeMap, HashSet};
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
@@ -57,6 +59,7 @@ fn flags(command: Command) -> Command {
         ))
         .arg(switch("no-trunc", None, "Don't truncate output"))
         .arg(switch("quiet", Some('q'), "Only show image IDs"))
+        .arg(switch("tree", None, "List each image with its platform"))
 }
 
 /// How much of a line is shown.
@@ -75,6 +78,15 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         output::complain(
             "WARNING: Ignoring custom format, because both --format and --quiet are set.",
         );
+    }
+    if is_on(matches, "tree") {
+        let others = ["digests", "no-trunc", "quiet"];
+        let other = others.into_iter().find(|flag| is_on(matches, flag));
+        if let Some(other) = other.or((!format.is_empty()).then_some("format")) {
+            return Err(Failure::plain(format!(
+                "--{other} is not yet supported with --tree"
+            )));
+        }
     }
     let list = columns(is_on(matches, "digests"));
     let sheet = if quiet {
@@ -98,6 +110,19 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         is_on(matches, "all"),
         &window(&engine, &filters)?,
     )?;
+    if is_on(matches, "tree") {
+        let used: BTreeSet<String> = engine
+            .images_in_use()?
+            .iter()
+            .map(ImageId::to_string)
+            .collect();
+        let images: Vec<Image> = images
+            .into_iter()
+            .filter(|image| patterns.is_empty() || !rows(image, &patterns, look).is_empty())
+            .collect();
+        output::emit(&tree::lay_out(&images, &used))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let rows: Vec<Row> = images
         .iter()
         .flat_map(|image| rows(image, &patterns, look))
@@ -106,7 +131,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn columns(digests: bool) -> List {
+pub(super) fn columns(digests: bool) -> List {
     let digest = if digests { "{{.Digest}}\t" } else { "" };
     List {
         table: format!(
@@ -143,7 +168,7 @@ fn window(engine: &Engine, filters: &Filters) -> Result<Window, Failure> {
     let created = |name: &str| -> Result<Vec<Timestamp>, Failure> {
         let mut moments = Vec::new();
         for typed in filters.values(name) {
-            let image = engine.store().image(&engine.store().resolve(typed)?)?;
+            let image = engine.store().image(&engine.resolve_image(typed)?)?;
             moments.push(image.created().unwrap_or_default());
         }
         Ok(moments)
@@ -181,13 +206,28 @@ fn select(
             && window.after.is_none_or(|moment| created > moment)
             && window.before.is_none_or(|moment| created < moment)
     });
+    Ok(newest_first(images))
+}
+
+/// Sorts images; equal ages by their names.
+pub(super) fn newest_first(mut images: Vec<Image>) -> Vec<Image> {
     images.sort_by(|a, b| {
         b.created()
             .cmp(&a.created())
             .then_with(|| a.names.cmp(&b.names))
             .then_with(|| a.id.cmp(&b.id))
     });
-    Ok(images)
+    images
+}
+
+/// One row for each name of an image.
+pub(super) fn every_name(image: &Image, truncate: bool, now: Timestamp) -> Vec<Row> {
+    let look = Look {
+        truncate,
+        digests: false,
+        now,
+    };
+    rows(image, &[], look)
 }
 
 /// One row for each name of an image that fits the patterns.

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use mille_store::{ImportOptions, Platform, Reference};
+use mille_store::{ImportOptions, Reference};
 
 use super::{Arity, Verb};
 use crate::arguments::{self, list, value};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
+use crate::platform;
 
 /// The command.
 pub(crate) static VERB: Verb = Verb {
@@ -63,7 +64,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         changes: arguments::texts(matches, "change"),
         message: arguments::text(matches, "message").map(str::to_owned),
         platform: arguments::text(matches, "platform")
-            .map(platform)
+            .map(|text| platform::read(text).map_err(Failure::plain))
             .transpose()?,
         created: None,
         name,
@@ -123,45 +124,6 @@ pub(super) fn open_file(path: &Path) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Reads `os[/arch[/variant]]`; one word may be either of the first two.
-pub(super) fn platform(text: &str) -> Result<Platform, Failure> {
-    let host = mille_store::config::host_architecture();
-    let parts: Vec<&str> = text.split('/').collect();
-    let (os, architecture, variant) = match parts.as_slice() {
-        ["linux"] => ("linux", host, ""),
-        [architecture] => ("linux", *architecture, ""),
-        [os, architecture] => (*os, *architecture, ""),
-        [os, architecture, variant] => (*os, *architecture, *variant),
-        _ => return Err(unknown(text)),
-    };
-    let (architecture, variant) = match (architecture, variant) {
-        ("x86_64" | "x86-64", variant) => ("amd64", variant),
-        ("aarch64" | "arm64", "" | "v8" | "8") => ("arm64", ""),
-        ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
-        ("armel", _) => ("arm", "v6"),
-        ("i386" | "i486" | "i586" | "i686", variant) => ("386", variant),
-        other => other,
-    };
-    let known = [
-        "386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64", "ppc64le", "riscv64",
-        "s390x",
-    ];
-    if os != "linux" || !known.contains(&architecture) {
-        return Err(unknown(text));
-    }
-    Ok(Platform {
-        os: os.to_owned(),
-        architecture: architecture.to_owned(),
-        variant: variant.to_owned(),
-    })
-}
-
-fn unknown(text: &str) -> Failure {
-    Failure::plain(format!(
-        "{text:?}: unknown operating system or architecture: invalid argument"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,36 +133,6 @@ mod tests {
             Err(Failure::Plain { text, .. }) => text,
             other => format!("{other:?}"),
         }
-    }
-
-    #[test]
-    fn platforms() {
-        let host = mille_store::config::host_architecture();
-        for (given, want) in [
-            ("linux", ("linux", host, "")),
-            ("aarch64", ("linux", "arm64", "")),
-            ("linux/x86_64", ("linux", "amd64", "")),
-            ("linux/arm64/v8", ("linux", "arm64", "")),
-            ("linux/arm", ("linux", "arm", "v7")),
-            ("linux/arm/v6", ("linux", "arm", "v6")),
-        ] {
-            let found = platform(given).unwrap();
-            assert_eq!(
-                (
-                    found.os.as_str(),
-                    found.architecture.as_str(),
-                    found.variant.as_str()
-                ),
-                want,
-                "{given}"
-            );
-        }
-        assert_eq!(
-            text(platform("frob")),
-            "\"frob\": unknown operating system or architecture: invalid argument"
-        );
-        assert!(platform("windows/amd64").is_err());
-        assert!(platform("a/b/c/d").is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use mille_engine::{Engine, NEVER};
+use mille_engine::{Engine, HOST_BASE, NEVER};
 use mille_store::{Image, ResolveError, Store};
 use serde::Serialize;
 
@@ -190,6 +190,10 @@ fn look_up(engine: &Engine, typed: &str, kind: Kind, sizes: bool) -> Result<Tree
         }
     }
     let store = engine.store();
+    if typed == HOST_BASE {
+        let refused = engine.resolve_image(typed).map(|_| ());
+        return Err(refused.map_or_else(|error| daemon(chain(&error)), |()| String::new()));
+    }
     let id = match (store.resolve(typed), kind) {
         (Ok(id), _) => id,
         (Err(ResolveError::NotFound(_) | ResolveError::Invalid(_)), Kind::Any) => {

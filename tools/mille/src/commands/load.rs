@@ -9,12 +9,13 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 use mille_store::{LoadEvent, LoadOptions, Source};
 
-use super::import::{open_file, platform};
+use super::import::open_file;
 use super::{Arity, Verb};
 use crate::arguments::{self, is_on, switch, value};
 use crate::context::Context;
 use crate::failure::{Failure, chain};
 use crate::output;
+use crate::platform;
 
 /// The command.
 pub(crate) static VERB: Verb = Verb {
@@ -46,7 +47,7 @@ fn flags(command: Command) -> Command {
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let platform = arguments::text(matches, "platform")
-        .map(platform)
+        .map(|text| platform::read(text).map_err(Failure::plain))
         .transpose()?;
     let source = source(arguments::text(matches, "input").unwrap_or_default())?;
     let engine = context.layers()?;

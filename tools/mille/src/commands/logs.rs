@@ -26,6 +26,7 @@ pub(crate) const VERB: Verb = Verb {
 
 fn add_flags(command: Command) -> Command {
     command
+        .arg(switch("details", None, "Show extra details provided to logs"))
         .arg(switch("follow", Some('f'), "Follow log output"))
         .arg(value("since", None, "string", "Show logs since timestamp (e.g. \"2013-01-02T13:23:37Z\") or relative (e.g. \"42m\" for 42 minutes)"))
         .arg(value("tail", Some('n'), "string", "Number of lines to show from the end of the logs (default \"all\")"))
@@ -42,6 +43,8 @@ fn logs(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         follow: is_on(matches, "follow"),
     };
     let timestamps = is_on(matches, "timestamps");
+    // The details are what log options add to each line; there are none of these options here.
+    let details = if is_on(matches, "details") { " " } else { "" };
     let engine = context.records()?;
     let found = engine.find(&words(matches)[0])?;
     let mut stdout = Watched(std::io::stdout().lock());
@@ -56,7 +59,7 @@ fn logs(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             LogStream::Stdout => &mut stdout,
             LogStream::Stderr => &mut stderr,
         };
-        out.write_all(format!("{stamp}{}", line.text).as_bytes())?;
+        out.write_all(format!("{stamp}{details}{}", line.text).as_bytes())?;
         out.flush()
     };
     engine.logs(&found.id, &options, &mut sink)?;

@@ -88,9 +88,17 @@ impl Verb {
     /// The usage line and where to find more, as docker ends a usage error; `word` is `Run` or, after "at least", `See`.
     pub(crate) fn usage_tail(&self, word: &str) -> String {
         format!(
-            "Usage:  mille {0} {1}\n\n{word} 'mille {0} --help' for more information",
-            self.name, self.usage
+            "Usage:  mille {}\n\n{word} 'mille {} --help' for more information",
+            self.synopsis(),
+            self.name
         )
+    }
+
+    /// The name and what follows it.
+    pub(crate) fn synopsis(&self) -> String {
+        format!("{} {}", self.name, self.usage)
+            .trim_end()
+            .to_owned()
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use mille_engine::MountSource;
+use mille_engine::{HOST_BASE, MountSource};
 
 use super::{Arity, Verb};
 use crate::arguments::words;
@@ -28,9 +28,10 @@ fn mount(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let engine = context.records()?;
     // A container's name is the nearer one; an image can always be given with its tag.
     let source = match engine.find(&words[0]) {
+        _ if words[0] == HOST_BASE => MountSource::Host,
         Ok(container) => MountSource::Container(container.id),
         Err(mille_engine::Error::NoSuchContainer(_)) => {
-            MountSource::Image(engine.store().resolve(&words[0])?)
+            MountSource::Image(engine.resolve_image(&words[0])?)
         }
         Err(error) => return Err(error.into()),
     };

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 use jiff::Timestamp;
-use mille_engine::{Engine, Error, RemoveImageOptions, RemoveOptions, Removed};
+use mille_engine::{Engine, Error, RemoveImageOptions, RemoveOptions, Removed, Volume};
 use mille_store::{DiffId, ImageId};
 
 use super::{Arity, Verb};
@@ -46,7 +46,13 @@ pub(crate) static SYSTEM: Verb = Verb {
     about: "Remove unused data",
     arity: Arity::None,
     flags_first: false,
-    flags: |command: Command| all(command, "Remove all unused images not just dangling ones"),
+    flags: |command: Command| {
+        all(command, "Remove all unused images not just dangling ones").arg(switch(
+            "volumes",
+            None,
+            "Prune anonymous volumes",
+        ))
+    },
     run: system,
 };
 
@@ -72,14 +78,17 @@ fn common(command: Command) -> Command {
 }
 
 /// What is spared.
-struct Rules {
+pub(super) struct Rules {
     filters: Filters,
     until: Option<Timestamp>,
 }
 
 impl Rules {
     fn read(verb: &'static Verb, matches: &ArgMatches) -> Result<Self, Failure> {
-        let filters = Filters::read(verb, &texts(matches, "filter"), FILTERS)?;
+        Self::of(Filters::read(verb, &texts(matches, "filter"), FILTERS)?)
+    }
+
+    pub(super) fn of(filters: Filters) -> Result<Self, Failure> {
         let until = filters.values("until").map(moment::from_filter).last();
         Ok(Self {
             until: until.transpose()?,
@@ -105,10 +114,30 @@ impl Rules {
             });
         old && !spared && self.filters.labels(label)
     }
+
+    /// Returns whether a volume is to go, of those that nobody needs.
+    pub(super) fn take_volume(&self, volume: &Volume) -> bool {
+        let label = |key: &str| volume.labels.as_ref()?.get(key).map(String::as_str);
+        self.take(None, label)
+    }
+
+    /// What the question says of the filters.
+    fn announced(&self, matches: &ArgMatches) -> String {
+        let mut given = texts(matches, "filter");
+        if given.is_empty() {
+            return String::new();
+        }
+        given.sort();
+        let lines: String = given
+            .iter()
+            .map(|filter| format!("  - {filter}\n"))
+            .collect();
+        format!("\n  Items to be pruned will be filtered with:\n{lines}")
+    }
 }
 
 /// Asks, unless told not to; anything but yes is no.
-fn agreed(matches: &ArgMatches, warning: &str) -> Result<bool, Failure> {
+pub(super) fn agreed(matches: &ArgMatches, warning: &str) -> Result<bool, Failure> {
     if is_on(matches, "force") {
         return Ok(true);
     }
@@ -124,6 +153,7 @@ fn agreed(matches: &ArgMatches, warning: &str) -> Result<bool, Failure> {
 #[derive(Debug, Default)]
 struct Gone {
     containers: Vec<String>,
+    volumes: Vec<String>,
     images: Vec<Removed>,
     bytes: u64,
 }
@@ -135,6 +165,12 @@ impl Gone {
             text.push_str(&format!(
                 "Deleted Containers:\n{}\n\n",
                 self.containers.join("\n")
+            ));
+        }
+        if !self.volumes.is_empty() {
+            text.push_str(&format!(
+                "Deleted Volumes:\n{}\n\n",
+                self.volumes.join("\n")
             ));
         }
         if !self.images.is_empty() {
@@ -190,13 +226,30 @@ fn system(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
     } else {
         "all dangling images"
     };
-    let warning = format!("This will remove:\n  - all stopped containers\n  - {images}\n");
+    let volumes = is_on(matches, "volumes");
+    if volumes && rules.until.is_some() {
+        return Err(Failure::plain(
+            "ERROR: The \"until\" filter is not supported with \"--volumes\"",
+        ));
+    }
+    let mut warning = "This will remove:\n  - all stopped containers\n".to_owned();
+    if volumes {
+        warning.push_str("  - all anonymous volumes not used by at least one container\n");
+    }
+    warning.push_str(&format!("  - {images}\n"));
+    warning.push_str(&rules.announced(matches));
     if !agreed(matches, &warning)? {
         return Ok(ExitCode::SUCCESS);
     }
     let engine = context.layers()?;
     let mut gone = Gone::default();
     remove_containers(&engine, &rules, &mut gone)?;
+    if volumes {
+        let pruned =
+            engine.prune_volumes(|volume| volume.anonymous && rules.take_volume(volume))?;
+        gone.volumes = pruned.names;
+        gone.bytes += pruned.bytes;
+    }
     remove_images(&engine, &rules, all, &mut gone)?;
     // What killed commands left in the store goes too.
     gone.bytes += engine.collect()?.bytes;
@@ -233,6 +286,7 @@ fn remove_containers(engine: &Engine, rules: &Rules, gone: &mut Gone) -> Result<
             Err(error) => return Err(error.into()),
         }
     }
+    engine.note_prune("container", gone.bytes);
     Ok(())
 }
 
@@ -283,11 +337,12 @@ fn remove_images(
             }
         }
     }
-    for (layer, bytes) in before {
-        if !engine.store().has_layer(&layer) {
-            gone.bytes += bytes;
-        }
-    }
+    let freed = before
+        .iter()
+        .filter(|(layer, _)| !engine.store().has_layer(layer));
+    let bytes = freed.map(|(_, bytes)| bytes).sum();
+    gone.bytes += bytes;
+    engine.note_prune("image", bytes);
     Ok(())
 }
 

@@ -132,7 +132,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn columns(size: bool) -> List {
+pub(super) fn columns(size: bool) -> List {
     let table =
         "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
     List {
@@ -166,7 +166,7 @@ fn columns(size: bool) -> List {
 }
 
 /// The image as it was typed, or its id once that name means another image or none.
-fn image(engine: &Engine, container: &Container, truncate: bool) -> String {
+pub(super) fn image(engine: &Engine, container: &Container, truncate: bool) -> String {
     let Ground::Image(id) = &container.ground else {
         return container.image_id();
     };
@@ -177,7 +177,7 @@ fn image(engine: &Engine, container: &Container, truncate: bool) -> String {
     }
 }
 
-fn row(
+pub(super) fn row(
     container: &Container,
     image: String,
     sizes: Option<Sizes>,

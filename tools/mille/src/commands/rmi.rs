@@ -11,6 +11,7 @@ use crate::arguments::{self, is_on, switch};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
+use crate::platform;
 
 /// The command.
 pub(crate) static VERB: Verb = Verb {
@@ -27,6 +28,7 @@ fn flags(command: Command) -> Command {
     command
         .arg(switch("force", Some('f'), "Force removal of the image"))
         .arg(switch("no-prune", None, "Do not delete untagged parents"))
+        .arg(platform::flag())
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
@@ -39,7 +41,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let mut errors = Vec::new();
     let mut fatal = false;
     for image in arguments::words(matches) {
-        match engine.remove_image(&image, options) {
+        let fits = platform::check(&engine, matches, &image);
+        match fits.and_then(|()| engine.remove_image(&image, options)) {
             Ok(removed) => output::emit(&lines(&removed))?,
             Err(error) => {
                 fatal |= !is_missing(&error);

@@ -119,7 +119,7 @@ fn code_of(text: &str) -> u8 {
 
 /// Carries the streams of an attached container and turns its end into an exit code.
 pub(crate) fn carry(
-    _engine: &Engine,
+    engine: &Engine,
     session: mille_engine::Session,
     attach: Streams,
     tty: bool,
@@ -135,7 +135,13 @@ pub(crate) fn carry(
         detach_keys,
         forward_signals: forward_signals && !tty,
     };
-    ended(session.run(&io)?)
+    let id = session.container().clone();
+    let how = session.run(&io)?;
+    if how == Ended::Detached {
+        // It may be gone by now, with its record.
+        engine.note_detached(&id).ok();
+    }
+    ended(how)
 }
 
 /// The exit code of an attached command.

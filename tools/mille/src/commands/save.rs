@@ -12,6 +12,7 @@ use crate::arguments::{self, is_on, switch, value};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::destination::Destination;
+use crate::platform;
 
 /// The command.
 pub(crate) static VERB: Verb = Verb {
@@ -37,6 +38,7 @@ fn flags(command: Command) -> Command {
             "string",
             "Write to a file, instead of STDOUT",
         ))
+        .arg(platform::flag())
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
@@ -45,6 +47,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let engine = context.layers()?;
     let names = arguments::words(matches);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for name in &names {
+        platform::check(&engine, matches, name)?;
+    }
     let mut made = Vec::new();
     let written = write(
         &engine,

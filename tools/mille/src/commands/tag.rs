@@ -29,7 +29,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let name = target_name(target)?;
     let engine = context.records()?;
     let store = engine.store();
-    let image = store.resolve(source)?;
+    let image = engine.resolve_image(source)?;
     store.tag(&image, &name)?;
     engine.note_image("tag", &image, &name.familiar());
     Ok(ExitCode::SUCCESS)

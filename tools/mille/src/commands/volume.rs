@@ -1,12 +1,12 @@
 //! `mille volume`: directories that outlive containers.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 use mille_engine::{Engine, Error, Volume, VolumeOptions};
 
+use super::prune::{Rules, agreed};
 use super::{Arity, Verb};
 use crate::arguments::{is_on, list, switch, text, texts, value, words};
 use crate::context::Context;
@@ -177,7 +177,7 @@ fn labels_fit(volume: &Volume, filters: &Filters) -> bool {
     filters.labels(label)
 }
 
-fn columns() -> List {
+pub(super) fn columns() -> List {
     List {
         table: "{{.Driver}}\t{{.Name}}".to_owned(),
         raw: "name: {{.Name}}\\ndriver: {{.Driver}}\\n",
@@ -198,7 +198,7 @@ fn columns() -> List {
     }
 }
 
-fn row(volume: &Volume) -> Row {
+pub(super) fn row(volume: &Volume) -> Row {
     let unknown = || "N/A".to_owned();
     let labels = volume.labels.clone().unwrap_or_default();
     let joined: Vec<String> = labels
@@ -243,23 +243,14 @@ fn prune(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     )?;
     let all = is_on(matches, "all") || filters.flag("all")? == Some(true);
     let which = if all { "all" } else { "anonymous" };
-    let warning = format!(
-        "WARNING! This will remove {which} local volumes not used by at least one container."
-    );
-    if !is_on(matches, "force") && !confirmed(&warning)? {
+    let rules = Rules::of(filters)?;
+    let warning =
+        format!("This will remove {which} local volumes not used by at least one container.");
+    if !agreed(matches, &warning)? {
         return Ok(ExitCode::SUCCESS);
     }
     let engine = context.layers()?;
-    let wanted = |volume: &Volume| {
-        let label = |key: &str| volume.labels.as_ref()?.get(key).map(String::as_str);
-        let unwanted = filters
-            .values("label!")
-            .any(|text| match text.split_once('=') {
-                Some((key, value)) => label(key) == Some(value),
-                None => label(text).is_some(),
-            });
-        (all || volume.anonymous) && labels_fit(volume, &filters) && !unwanted
-    };
+    let wanted = |volume: &Volume| (all || volume.anonymous) && rules.take_volume(volume);
     let pruned = engine.prune_volumes(wanted)?;
     let mut said = String::new();
     if !pruned.names.is_empty() {
@@ -271,17 +262,6 @@ fn prune(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     ));
     output::emit(&said)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Asks on the terminal; anything but `y` is no.
-fn confirmed(warning: &str) -> Result<bool, Failure> {
-    output::emit(&format!(
-        "{warning}\nAre you sure you want to continue? [y/N] "
-    ))?;
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
 
 /// What inspect shows of a volume, docker's keys in docker's order.

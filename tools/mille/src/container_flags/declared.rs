@@ -65,7 +65,7 @@ const VALUES: &[(&str, Option<char>, &str, &str)] = &[
         "ipc",
         None,
         "string",
-        "IPC mode to use (private, shareable, host)",
+        "IPC mode to use (private, shareable, host, container:NAME)",
     ),
     (
         "memory-swappiness",
@@ -79,7 +79,12 @@ const VALUES: &[(&str, Option<char>, &str, &str)] = &[
         "int",
         "Tune host's OOM preferences (-1000 to 1000)",
     ),
-    ("pid", None, "string", "PID namespace to use (host)"),
+    (
+        "pid",
+        None,
+        "string",
+        "PID namespace to use (host, container:NAME)",
+    ),
     ("userns", None, "string", "User namespace to use (host)"),
     ("uts", None, "string", "UTS namespace to use (host)"),
     (
@@ -133,6 +138,12 @@ const VALUES: &[(&str, Option<char>, &str, &str)] = &[
         "Logging driver for the container (json-file, none)",
     ),
     ("name", None, "string", "Assign a name to the container"),
+    (
+        "platform",
+        None,
+        "string",
+        "Refuse an image that is not of this platform: os[/arch[/variant]]",
+    ),
     (
         "pull",
         None,
@@ -205,6 +216,7 @@ const SWITCHES: &[(&str, Option<char>, &str)] = &[
         None,
         "Mount the container's root filesystem as read only",
     ),
+    ("quiet", Some('q'), "Suppress the pull output"),
     (
         "rm",
         None,
@@ -219,11 +231,15 @@ pub(crate) fn add(command: Command) -> Command {
         "network",
         None,
         "network",
-        "Connect a container to a network: host (the default) or none",
+        "Connect a container to a network: host (the default), none or container:NAME",
     );
     let lists = LISTS
         .iter()
-        .map(|(long, short, help)| list(long, *short, help));
+        .map(|(long, short, help)| list(long, *short, help))
+        .map(|flag| match flag.get_id().as_str() {
+            "dns-option" => flag.alias("dns-opt"),
+            _ => flag,
+        });
     let values = VALUES
         .iter()
         .chain(super::limits::FLAGS)

@@ -1,4 +1,4 @@
-//! Flags that share a namespace with the host.
+//! Flags that share a namespace with the host or another container.
 
 use clap::ArgMatches;
 
@@ -37,10 +37,9 @@ fn check(flag: &str, given: &str) -> Result<(), String> {
     if ["", "host"].contains(&given) || words.contains(&given) {
         return Ok(());
     }
-    if given.starts_with("container:") {
-        return Err(format!(
-            "--{flag} {given}: the {kind} namespace of another container cannot be joined yet"
-        ));
+    let other = given.strip_prefix("container:").unwrap_or_default();
+    if ["pid", "ipc"].contains(&flag) && !other.is_empty() {
+        return Ok(());
     }
     Err(match flag {
         // The one that docker leaves to its engine.
@@ -67,13 +66,10 @@ mod tests {
             ),
             ("userns", "frob", Err("--userns: invalid USER mode")),
             ("cgroupns", "private", Ok(())),
-            (
-                "uts",
-                "container:x",
-                Err(
-                    "--uts container:x: the UTS namespace of another container cannot be joined yet",
-                ),
-            ),
+            ("pid", "container:x", Ok(())),
+            ("pid", "container:", Err("--pid: invalid PID mode")),
+            // Nor does docker.
+            ("uts", "container:x", Err("--uts: invalid UTS mode")),
         ] {
             assert_eq!(
                 check(flag, given),

@@ -33,6 +33,18 @@ pub(crate) struct Row {
     pub(crate) labels: Option<std::collections::BTreeMap<String, String>>,
 }
 
+impl Row {
+    /// Gives a field another text.
+    pub(crate) fn set(&mut self, name: &str, text: String) {
+        if let Tree::Map(fields) = &mut self.fields {
+            let place = fields.iter_mut().find(|(field, _)| field == name);
+            if let Some((_, value)) = place {
+                *value = Tree::Text(text);
+            }
+        }
+    }
+}
+
 /// A list whose format has been read.
 #[derive(Debug)]
 pub(crate) struct Sheet<'l> {

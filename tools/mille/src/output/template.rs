@@ -20,8 +20,20 @@ pub(crate) use self::values::Data;
 pub(crate) enum Missing {
     /// As of a map.
     Key,
+    /// Nothing: `<no value>` stands in its place, as in docker's maps of texts.
+    NoValue,
     /// As of a Go type.
     Field(&'static str),
+}
+
+impl Missing {
+    /// What is shown of nothing.
+    fn nil(self) -> &'static str {
+        match self {
+            Missing::NoValue => "<no value>",
+            Missing::Key | Missing::Field(_) => "<nil>",
+        }
+    }
 }
 
 /// A parsed template.
@@ -80,7 +92,7 @@ impl Format {
     /// Fills in the template; errors are Go's texts.
     pub(crate) fn render(&self, data: &Data) -> Result<String, String> {
         self.run(
-            docker_functions(Template::new(self.name), &data.known),
+            docker_functions(Template::new(self.name), &data.known, self.missing.nil()),
             data,
         )
     }
@@ -91,11 +103,15 @@ impl Format {
         for name in OURS {
             template = template.func(name, |args| Ok(first(args).clone()));
         }
-        self.run(with_show(template, &data.known), data)
+        self.run(with_show(template, &data.known, self.missing.nil()), data)
     }
 
     fn run(&self, template: Template, data: &Data) -> Result<String, String> {
-        let mut template = template.missing_key(MissingKey::Error);
+        let missing = match self.missing {
+            Missing::NoValue => MissingKey::Invalid,
+            Missing::Key | Missing::Field(_) => MissingKey::Error,
+        };
+        let mut template = template.missing_key(missing);
         for (name, tree) in &self.trees {
             template = template.add_parse_tree(name, tree.clone());
         }
@@ -110,7 +126,9 @@ impl Format {
         match error {
             TemplateError::MissingKey { key } => {
                 let text = match self.missing {
-                    Missing::Key => format!("map has no entry for key \"{key}\""),
+                    Missing::Key | Missing::NoValue => {
+                        format!("map has no entry for key \"{key}\"")
+                    }
                     Missing::Field(kind) => format!("can't evaluate field {key} in type {kind}"),
                 };
                 let read = self

@@ -13,7 +13,12 @@ pub(super) const OURS: &[&str] = &[
 /// Shows a value as Go prints it; no name a user could type.
 pub(super) const SHOW: &str = " show";
 
-pub(super) fn docker_functions(template: Template, known: &Arc<Known>) -> Template {
+/// `nil` as of [`with_show`].
+pub(super) fn docker_functions(
+    template: Template,
+    known: &Arc<Known>,
+    nil: &'static str,
+) -> Template {
     let originals = Arc::clone(known);
     let template = template
         .func("json", move |args| Ok(text(json(first(args), &originals))))
@@ -44,15 +49,16 @@ pub(super) fn docker_functions(template: Template, known: &Arc<Known>) -> Templa
             Ok(text(words(args, 0).chars().take(number(args, 1)).collect()))
         })
         .func("index", index);
-    with_show(template, known)
+    with_show(template, known, nil)
 }
 
-pub(super) fn with_show(template: Template, known: &Arc<Known>) -> Template {
+/// `nil` is what is shown of nothing.
+pub(super) fn with_show(template: Template, known: &Arc<Known>, nil: &'static str) -> Template {
     let originals = Arc::clone(known);
     template.func(SHOW, move |args| {
         let value = first(args);
         Ok(match find(&originals, value) {
-            None if matches!(value, Value::Nil) => text("<nil>".to_owned()),
+            None if matches!(value, Value::Nil) => text(nil.to_owned()),
             Some((tree, shape)) if *shape != Shape::Row => {
                 text(shown(tree, "", *shape == Shape::Map))
             }
