@@ -148,3 +148,46 @@ fn user_doctor_says_what_is_there() {
         assert!(report.contains(word), "{word}: {report}");
     }
 }
+
+/// Layers that are mounted get a merged index; one that is damaged, cut off or of other directories is made anew, and what
+/// the container sees is the same in any case.
+#[test]
+fn root_fuse_a_merged_index_is_made_believed_only_when_right_and_made_anew() {
+    merged_index(Who::Root);
+}
+
+#[test]
+fn user_fuse_a_merged_index_is_made_believed_only_when_right_and_made_anew() {
+    merged_index(Who::Ordinary);
+}
+
+fn merged_index(who: Who) {
+    let store = Store::with_busybox(who);
+    let script = r#"
+        two() { $mille run --name work bb sh -c 'rm /t/a; echo two > /t/b; ln -s b /t/l; chmod 4711 /bin/busybox; mkfifo /t/p'
+                $mille commit work two >/dev/null; $mille rm work >/dev/null; }
+        look() { $mille run --rm two sh -c 'cd /; find bin t -exec stat -c "%n %F %a %u:%g %h %s %i %Y" {} \; | sort; cat t/b; readlink t/l'; }
+        two
+        index() { ls "$MILLE_ROOT"/indexes/* -t | head -1; }
+        # Who still has it mapped keeps the old one.
+        put() { cat > bad; cp bad new; mv -f new "$(index)"; }
+        anew() { ! cmp -s bad "$(index)" && [ "$(stat -c %s good)" = "$(stat -c %s "$(index)")" ]; }
+        look > first; cp "$(index)" good
+        wc -l < first | { read lines; [ "$lines" -gt 50 ] && echo many; }
+        cmp first <(look) && cmp good "$(index)" && echo kept
+        head -c 1000 good | put; cmp first <(look) && anew && echo anew
+        put < /dev/null; cmp first <(look) && anew && echo anew
+        { head -c 2000 good; printf 'xxxx'; tail -c +2005 good; } | put
+        $mille fsck | grep -c "^damaged: indexes/.*digest"; cmp first <(look) && anew && echo anew
+        rm -r "$MILLE_ROOT/indexes"; cmp first <(look) && anew && echo anew
+        $mille run --name other two true; $mille diff other; $mille rm other >/dev/null
+        $mille rmi two >/dev/null; $mille fsck >/dev/null && echo sound
+    "#;
+    let outcome = store.script(script);
+    assert_eq!(
+        outcome.out(),
+        "many\nkept\nanew\nanew\n1\nanew\nanew\nsound",
+        "{}",
+        outcome.err()
+    );
+}

@@ -11,6 +11,7 @@
 
 pub mod encode;
 pub mod extract;
+pub mod index;
 pub mod marks;
 mod overrides;
 mod path;

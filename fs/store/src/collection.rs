@@ -45,19 +45,23 @@ impl Store {
 
     /// An index can be made again at any time, and one that is in use stays readable: those of images are kept.
     fn collect_indexes(&self) -> Result<(), Error> {
-        let directory = self.indexes();
-        if !directory.exists() {
-            return Ok(());
-        }
         let mut chains = BTreeSet::new();
         for id in self.all_images()? {
             chains.extend(ChainId::chain(self.read_config(&id)?.1.layers()));
         }
-        let all = hex_names(&directory, |hex| ChainId::from_hex(hex).ok())?;
-        for chain in all.difference(&chains) {
+        for chain in self.all_indexes()?.difference(&chains) {
             remove_tree(&self.chain_index(chain))?;
         }
         Ok(())
+    }
+
+    /// The chains that have an index.
+    pub(crate) fn all_indexes(&self) -> Result<BTreeSet<ChainId>, Error> {
+        let directory = self.indexes();
+        if !directory.exists() {
+            return Ok(BTreeSet::new());
+        }
+        hex_names(&directory, |hex| ChainId::from_hex(hex).ok())
     }
 
     /// What was being made or removed when a process was killed.

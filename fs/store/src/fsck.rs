@@ -4,7 +4,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use mille_layer::index::{self, Rejected};
+
 use crate::digest::{DiffId, ImageId};
+use crate::discard::remove_tree;
 use crate::error::{At, Error};
 use crate::layers::with_causes;
 use crate::progress::{Phase, Step};
@@ -13,8 +16,8 @@ use crate::types::{Finding, FsckReport, Severity};
 
 impl Store {
     /// Checks every image and layer: configurations are hashed, the tars of layers are made again and hashed, names
-    /// must name an image that is here, and a layer that neither an image nor `pinned` needs is left over. Holds the
-    /// shared lock.
+    /// must name an image that is here, and a layer that neither an image nor `pinned` needs is left over. A merged index
+    /// that is damaged is removed: whoever mounts its layers next makes it anew. Holds the shared lock.
     ///
     /// # Errors
     /// The store's directories cannot be read; what is wrong inside them is in the report.
@@ -24,6 +27,7 @@ impl Store {
         self.check_images(&mut report)?;
         self.check_layers(pinned, &mut report)?;
         self.check_names(&mut report)?;
+        self.check_indexes(&mut report)?;
         for (directory, is_id) in [
             (
                 self.images_dir(),
@@ -111,6 +115,28 @@ impl Store {
         }
         for error in damage {
             report.damage("a name".to_owned(), with_causes(&error));
+        }
+        Ok(())
+    }
+
+    fn check_indexes(&self, report: &mut FsckReport) -> Result<(), Error> {
+        for chain in self.all_indexes()? {
+            let path = self.chain_index(&chain);
+            let bytes = match fs::read(&path) {
+                // A collection has just taken it away.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.at("read", &path)?,
+            };
+            report.bytes += bytes.len() as u64;
+            match index::verify(&bytes) {
+                // One of another version is no damage: it is replaced by the first to look at it.
+                Ok(()) | Err(Rejected::Version(_)) => {}
+                Err(wrong) => {
+                    remove_tree(&path)?;
+                    let detail = format!("{wrong}; removed, the next mount makes it anew");
+                    report.damage(self.relative(&path), detail);
+                }
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 //! images/HEX/config.json     an image's configuration, verbatim: its digest is HEX
 //! images/HEX/meta.json       its parent
 //! names/HEX.json             one name; HEX is the digest of the name, which may be longer than a file name
-//! indexes/HEX                a chain's merged index, made by others, collected here
+//! indexes/HEX                a chain's merged index, made by the engine, kept and collected here
 //! staging/…                  what is being made or removed, each piece of work locked by its process; the rest is dead
 //! ```
 
@@ -153,10 +153,26 @@ impl Store {
         self.layer_home(layer).join("tree")
     }
 
-    /// Returns the file a chain's merged index has (or would have). The engine has it built; the store collects it.
+    /// Returns the file a chain's merged index has (or would have). The engine has it built
+    /// ([`Store::put_chain_index`]); the store collects it.
     #[must_use]
     pub fn chain_index(&self, chain: &ChainId) -> PathBuf {
         self.indexes().join(chain.hex())
+    }
+
+    /// Gives a chain's merged index its name; one that is there already is replaced. It is on the disk before it has the
+    /// name, since those who map it look only at its header: after a full disk or a crash of the machine there is a whole
+    /// one or none.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn put_chain_index(&self, chain: &ChainId, bytes: &[u8]) -> Result<(), Error> {
+        let directory = self.indexes();
+        match staging::make_directory(&directory) {
+            Err(_) if directory.is_dir() => {}
+            other => other?,
+        }
+        self.write_whole(&self.chain_index(chain), bytes)
     }
 
     pub(crate) fn indexes(&self) -> PathBuf {

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Statx, StatxFlags, major, minor};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
-use crate::layers::Place;
+use crate::layers::{LowerLayer, Place};
 use crate::sys;
 
 /// A directory as reached through one mount: the parent of a mount's root depends on the mount.
@@ -19,15 +20,32 @@ struct Spot {
     inode: u64,
 }
 
-impl Spot {
-    fn of(fd: BorrowedFd<'_>) -> std::result::Result<Self, Errno> {
-        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
-        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted)?;
-        Ok(Spot {
+/// What a spot is told by.
+const WANTED: StatxFlags = StatxFlags::INO.union(StatxFlags::MNT_ID);
+
+impl From<Statx> for Spot {
+    fn from(stat: Statx) -> Self {
+        Spot {
             mount: stat.stx_mnt_id,
             device: (stat.stx_dev_major, stat.stx_dev_minor),
             inode: stat.stx_ino,
-        })
+        }
+    }
+}
+
+impl Spot {
+    fn of(fd: BorrowedFd<'_>) -> std::result::Result<Self, Errno> {
+        rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, WANTED).map(Self::from)
+    }
+
+    fn at(path: &Path) -> std::result::Result<Self, Errno> {
+        rustix::fs::statx(CWD, path, AtFlags::empty(), WANTED).map(Self::from)
+    }
+
+    /// True if `stat` speaks of it.
+    fn is_of(&self, stat: &Stat) -> bool {
+        let device = (major(stat.st_dev), minor(stat.st_dev));
+        self.device == device && self.inode == stat.st_ino
     }
 
     /// The same directory, through whatever mount.
@@ -55,7 +73,7 @@ impl Ancestry {
         what: &'static str,
     ) -> Result<()> {
         if self.is_within(a, b)? || self.is_within(b, a)? {
-            return Err(overlap(a, b, what));
+            return Err(overlap(&a.path, &b.path, what));
         }
         Ok(())
     }
@@ -72,22 +90,59 @@ impl Ancestry {
         what: &'static str,
     ) -> Result<()> {
         if self.is_within(lower, writable)? {
-            return Err(overlap(writable, lower, what));
+            return Err(overlap(&writable.path, &lower.path, what));
         }
         Ok(())
+    }
+
+    /// As [`Ancestry::refuse_overlap`] with layers that are known by path and `stat` and not open: one system call for each,
+    /// as long as they lie two below a common directory, as those of a store do.
+    ///
+    /// # Errors
+    /// As [`Ancestry::refuse_overlap`].
+    pub(crate) fn refuse_overlap_unopened(
+        &mut self,
+        writable: &Place,
+        layers: &[LowerLayer],
+        what: &'static str,
+    ) -> Result<()> {
+        let start = self.climb(writable)?;
+        let line = self.line(start);
+        for (layer, path) in layers
+            .iter()
+            .filter_map(|layer| Some((layer, layer.unopened()?)))
+        {
+            let is_above = line.iter().any(|spot| spot.is_of(&layer.stat));
+            if is_above || self.is_unopened_within(path, &line, writable)? {
+                return Err(overlap(&writable.path, path, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// True if what is at the path lies below a place, given with its ancestors.
+    fn is_unopened_within(&mut self, path: &Path, line: &[Spot], outer: &Place) -> Result<bool> {
+        if let (Ok(two_up), [target, parent, ..]) = (Spot::at(&path.join("../..")), line)
+            && self.parents.contains_key(&two_up)
+            // Only then can the directory between be the one in question.
+            && !parent.is(&two_up)
+        {
+            return Ok(self.line(two_up).iter().any(|spot| spot.is(target)));
+        }
+        self.is_within(&Place::open(path)?, outer)
+    }
+
+    /// A directory whose ancestors are known, and these.
+    fn line(&self, from: Spot) -> Vec<Spot> {
+        let parent = |spot: &Spot| self.parents.get(spot).copied().flatten();
+        std::iter::successors(Some(from), parent).collect()
     }
 
     /// True if `inner` is `outer` or lies somewhere below it.
     fn is_within(&mut self, inner: &Place, outer: &Place) -> Result<bool> {
         let target = Spot::of(outer.fd.as_fd()).on("stat", &outer.path)?;
-        let mut here = Some(self.climb(inner)?);
-        while let Some(spot) = here {
-            if spot.is(&target) {
-                return Ok(true);
-            }
-            here = self.parents.get(&spot).copied().flatten();
-        }
-        Ok(false)
+        let start = self.climb(inner)?;
+        Ok(self.line(start).iter().any(|spot| spot.is(&target)))
     }
 
     /// Learns the ancestors of a place, up to the first that is known already.
@@ -118,11 +173,11 @@ impl Ancestry {
     }
 }
 
-fn overlap(a: &Place, b: &Place, what: &'static str) -> Error {
+fn overlap(a: &Path, b: &Path, what: &'static str) -> Error {
     Error::Overlap {
         what,
-        a: a.path.clone(),
-        b: b.path.clone(),
+        a: a.to_owned(),
+        b: b.to_owned(),
     }
 }
 

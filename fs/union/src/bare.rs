@@ -32,13 +32,14 @@ impl View {
 }
 
 fn is_bare(layer: &LowerLayer) -> Result<bool> {
-    if shows_attribute(layer.root.as_fd())? {
+    let root = layer.root()?;
+    if shows_attribute(root.as_fd())? {
         return Ok(false);
     }
     let mut dirs: Vec<OsString> = vec![OsString::new()];
     while let Some(path) = dirs.pop() {
         // A directory that another mount covers is an error here, and nothing is certain.
-        let dir = open::dir_beneath(layer.root.as_fd(), path.as_bytes()).op("search layer")?;
+        let dir = open::dir_beneath(root.as_fd(), path.as_bytes()).op("search layer")?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let readable = open::reopen(dir.as_fd(), flags).op("search layer")?;
         for entry in Dir::new(readable).op("search layer")? {

@@ -266,7 +266,17 @@ fn below(base: &View, dir: &Pair, name: &OsStr) -> Result<Option<Below>> {
 /// True if two directories consist of the same lower directories.
 fn same_parts(merged: &NodeRef, base: &NodeRef) -> bool {
     let (merged, base) = (merged.stack.dirs(), base.stack.dirs());
-    merged.len() == base.len() && merged.iter().zip(base).all(|(a, b)| a.place == b.place)
+    for (a, b) in merged.iter().zip(base) {
+        if a.place != b.place {
+            return false;
+        }
+        if a.place.number().is_some() || b.place.number().is_some() {
+            // This part stands for all that follow in one view, perhaps not in the other. Which these are depends on the
+            // first of them alone: layers with an index do not refer to one another.
+            return true;
+        }
+    }
+    merged.len() == base.len()
 }
 
 /// What another process took away between two looks is not there.

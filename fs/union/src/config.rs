@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use mille_layer::{MarkSpace, Ownership};
 
+use crate::chain::ChainIndex;
 use crate::owners::Owners;
 
 /// Everything [`View::open`](crate::View::open) needs to know.
@@ -22,6 +23,10 @@ pub struct Config {
     pub owners: Owners,
     /// What the view may write and follow.
     pub features: Features,
+    /// The merged index of the last of the lowers, which must be given by path as [`Chain::lowers`](crate::Chain::lowers)
+    /// has them. They are opened when something in them is read, and whoever opened the index vouches that neither upper
+    /// nor work lies in them.
+    pub chain: Option<ChainIndex>,
 }
 
 /// One read-only layer.

@@ -63,6 +63,14 @@ pub enum Error {
         /// What is missing.
         why: String,
     },
+    /// The merged index of a chain of layers cannot be used; views do without.
+    #[error("merged index {}: {source}", index.display())]
+    Index {
+        /// The file.
+        index: PathBuf,
+        /// Why it is not believed.
+        source: mille_layer::index::Rejected,
+    },
     /// The configuration contradicts itself.
     #[error("{0}")]
     Config(String),
@@ -102,7 +110,7 @@ impl Error {
             Self::Encode(mille_layer::encode::EncodeError::Write { source, .. }) => {
                 source.raw_os_error()
             }
-            Self::Encode(_) => None,
+            Self::Encode(_) | Self::Index { .. } => None,
             Self::Busy { .. } => Some(libc::EBUSY),
             Self::Overlap { .. } | Self::Config(_) => Some(libc::EINVAL),
             Self::FeatureOff { .. } => Some(libc::ESTALE),

@@ -48,7 +48,7 @@ impl View {
         };
         drop(state);
         if node.is_dir() {
-            let parts = node.stack.dirs().len() + usize::from(in_upper);
+            let parts = self.parts(node.stack.dirs())? + usize::from(in_upper);
             if removed {
                 attr.nlink = 0;
             } else if parts > 1 {
@@ -122,7 +122,7 @@ impl View {
             other => {
                 let dir = attribute_place(other.dirs());
                 let dir = dir.ok_or(Error::refused("open", Errno::STALE))?;
-                let handle = self.lower_dir(&dir.place)?;
+                let handle = self.lower_dir(&self.attribute_dir(dir)?)?;
                 handle
                     .map(Handle::Shared)
                     .ok_or(Error::refused("open", Errno::XDEV))
@@ -196,6 +196,10 @@ impl View {
 
     /// `stat` of a lower object that is no directory, overrides applied.
     pub(crate) fn lower_stat(&self, file: &LowerFile) -> Result<Stat> {
+        if let Some(mut stat) = self.indexed_stat(file)? {
+            self.show_owner(file.layer(), &mut stat);
+            return Ok(stat);
+        }
         let dir = self
             .lower_dir(&file.place)?
             .ok_or(Error::refused("stat in lower", Errno::STALE))?;
@@ -211,6 +215,10 @@ impl View {
 
     /// `stat` of a lower directory, overrides applied.
     pub(crate) fn lower_dir_stat(&self, dir: &LowerDir) -> Result<Stat> {
+        if let Some(mut stat) = self.indexed_dir_stat(dir)? {
+            self.show_owner(dir.layer(), &mut stat);
+            return Ok(stat);
+        }
         let lower = &self.lowers[usize::from(dir.layer())];
         let mut stat = match self.lower_dir(&dir.place)? {
             Some(handle) => {

@@ -2,24 +2,76 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mille_layer::{Dialects, MarkSpace, Ownership};
 use rustix::fs::{CWD, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 use crate::config::{Lower, LowerOwnership, LowerSource};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys;
 
 /// A lower layer, held open.
 #[derive(Debug)]
 pub(crate) struct LowerLayer {
-    pub(crate) root: Arc<OwnedFd>,
+    root: OnceLock<Arc<OwnedFd>>,
+    /// Where to open it when it is needed; the others are open.
+    path: Option<PathBuf>,
     pub(crate) stat: Stat,
     pub(crate) dialects: Dialects,
     pub(crate) mutable: bool,
     pub(crate) plain: bool,
     pub(crate) data_only: bool,
+}
+
+impl LowerLayer {
+    /// A layer of a chain that has an index: its directory is opened when something in it is read.
+    pub(crate) fn indexed(lower: Lower, stat: Stat, dialects: Dialects) -> Result<Self> {
+        let usual = lower.plain && !(lower.mutable || lower.aufs || lower.data_only);
+        let LowerSource::Path(path) = lower.dir else {
+            return Err(foreign_chain());
+        };
+        if !usual || lower.ownership != LowerOwnership::AsUpper {
+            return Err(foreign_chain());
+        }
+        Ok(Self {
+            root: OnceLock::new(),
+            path: Some(path),
+            stat,
+            dialects,
+            mutable: false,
+            plain: true,
+            data_only: false,
+        })
+    }
+
+    /// Where it is, if it is opened only when it is needed.
+    pub(crate) fn unopened(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The handle of its root.
+    ///
+    /// # Errors
+    /// It is opened now and cannot be; `ESTALE` if another directory has taken its place.
+    pub(crate) fn root(&self) -> Result<Arc<OwnedFd>> {
+        if let Some(root) = self.root.get() {
+            return Ok(root.clone());
+        }
+        let path = self.unopened().ok_or(foreign_chain())?;
+        let place = Place::open(path)?;
+        if (place.stat.st_dev, place.stat.st_ino) != (self.stat.st_dev, self.stat.st_ino) {
+            return Err(Error::refused("open layer", Errno::STALE));
+        }
+        let root = Arc::new(private(&place)?);
+        Ok(self.root.get_or_init(|| root).clone())
+    }
+}
+
+/// An index was given with layers of another kind.
+pub(crate) fn foreign_chain() -> Error {
+    Error::Config("these layers are not those of the merged index".to_owned())
 }
 
 /// The upper layer, held open.
@@ -67,21 +119,7 @@ pub(crate) fn open_lower(
             Place { path, fd, stat }
         }
     };
-    let root = match sys::mount::read_only_clone(place.fd.as_fd()) {
-        Ok(clone) => clone,
-        Err(errno) => {
-            // An ordinary user, or mounts below that the namespace may not uncover: walk the original, never crossing
-            // a mount.
-            log::debug!(
-                "lower layer {} is read without a private mount: {errno}",
-                place.path.display()
-            );
-            place
-                .fd
-                .try_clone()
-                .on("duplicate descriptor of", &place.path)?
-        }
-    };
+    let root = private(&place)?;
     let ownership = match lower.ownership {
         // The machine's own files carry no marks of ours.
         _ if lower.mutable => Ownership::Real,
@@ -93,7 +131,8 @@ pub(crate) fn open_lower(
     dialects.overrides &= !lower.mutable;
     dialects.null_devices &= !lower.mutable;
     let layer = LowerLayer {
-        root: Arc::new(root),
+        root: OnceLock::from(Arc::new(root)),
+        path: None,
         stat: place.stat,
         dialects,
         mutable: lower.mutable,
@@ -101,6 +140,23 @@ pub(crate) fn open_lower(
         data_only: lower.data_only,
     };
     Ok((layer, place))
+}
+
+/// A handle of a layer's root that leads to that layer alone, and only for reading, where the system allows such a thing.
+fn private(place: &Place) -> Result<OwnedFd> {
+    match sys::mount::read_only_clone(place.fd.as_fd()) {
+        Ok(clone) => Ok(clone),
+        Err(errno) => {
+            // An ordinary user, or mounts below that the namespace may not uncover: walk the original, never crossing
+            // a mount.
+            log::debug!(
+                "lower layer {} is read without a private mount: {errno}",
+                place.path.display()
+            );
+            let copy = place.fd.try_clone();
+            copy.on("duplicate descriptor of", &place.path)
+        }
+    }
 }
 
 /// How a layer is read. Where device nodes can be made they are not taken from an attribute that every owner of a file

@@ -15,6 +15,7 @@ mod ancestry;
 pub mod archive;
 mod attr;
 mod bare;
+mod chain;
 pub mod changes;
 mod config;
 mod copyup;
@@ -41,6 +42,7 @@ mod work;
 mod xattr;
 
 pub use attr::{Attr, Time};
+pub use chain::{Chain, ChainIndex};
 pub use config::{Access, Config, Features, Lower, LowerOwnership, LowerSource, Upper};
 pub use create::Make;
 pub use error::{Error, Result};

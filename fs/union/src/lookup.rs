@@ -11,6 +11,7 @@ use mille_layer::{DirMarks, Opaque, Probe, dir_marks, file_marks, probe};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use crate::chain::Met;
 use crate::error::{Context, Error, Result};
 use crate::node::{
     Blueprint, DirPlace, Key, Link, LowerDir, LowerFile, Node, NodeRef, Stack, State, UpperObject,
@@ -46,13 +47,13 @@ enum Seen {
 }
 
 impl Seen {
-    fn is_at(&self, place: &Place) -> bool {
+    fn is_at(&self, place: &Place, view: &View) -> bool {
         match self {
             Self::Dir(dir, _) => {
-                usize::from(dir.layer()) == place.layer && *dir.path() == *place.path
+                view.tier(dir.layer()) == place.layer && *dir.path() == *place.path
             }
             Self::File(file, _) => {
-                usize::from(file.layer()) == place.layer && file.path() == place.path
+                view.tier(file.layer()) == place.layer && file.path() == place.path
             }
         }
     }
@@ -172,6 +173,10 @@ impl View {
     /// The first layer that knows the name decides: whatever it has there shows, unless it is a whiteout.
     fn shows_below(&self, parent: &NodeRef, name: &OsStr) -> Result<bool> {
         for dir in parent.stack.dirs() {
+            if let (Some(chain), Some(number)) = (&self.chain, dir.place.number()) {
+                // The lowest of all, and without whiteouts.
+                return chain.has(number, name);
+            }
             let lower = &self.lowers[usize::from(dir.layer())];
             let Some(handle) = self.lower_dir(&dir.place)? else {
                 continue;
@@ -279,13 +284,13 @@ impl View {
                 places = parents
                     .iter()
                     .map(|dir| Place {
-                        layer: usize::from(dir.layer()),
+                        layer: self.tier(dir.layer()),
                         path: dir.path().to_vec(),
                     })
                     .collect();
-                Lookup::new(&places, &name, self.merged, self.follow())
+                Lookup::new(&places, &name, self.tiers(), self.follow())
             }
-            Course::Path(path) => Lookup::from_root(path, 0, self.merged, self.follow()),
+            Course::Path(path) => Lookup::from_root(path, 0, self.tiers(), self.follow()),
         }
         .with_data_layers(self.lowers.len() - self.merged, want == Want::Data);
         let mut seen = Vec::new();
@@ -298,13 +303,11 @@ impl View {
                     (base.place.clone(), base.opaque, name.to_vec())
                 }
                 Next::Path { layer, components } => {
-                    let layer = u16::try_from(layer).unwrap_or(u16::MAX);
                     let (name, way) = components.split_last().ok_or(no_name())?;
                     if way.is_empty() {
                         passed = self.root_opaque(layer);
                     }
-                    let place = DirPlace::new(layer, way.join(&b'/'));
-                    (place, passed, name.clone())
+                    (self.place_at(layer, way)?, passed, name.clone())
                 }
             };
             let finding = self.look(&dir, opaque, OsStr::from_bytes(&name), &mut seen)?;
@@ -316,6 +319,29 @@ impl View {
         self.assemble(lookup.finish(), seen, want, &known_as)
     }
 
+    /// How many layers a lookup goes through: those with an index count as one, the last.
+    fn tiers(&self) -> usize {
+        match &self.chain {
+            Some(chain) => usize::from(chain.first) + 1,
+            None => self.merged,
+        }
+    }
+
+    /// The place of a layer among them.
+    fn tier(&self, layer: u16) -> usize {
+        let first = self.chain.as_ref().map_or(layer, |chain| chain.first);
+        usize::from(layer.min(first))
+    }
+
+    /// The directory at a path that has been found to lead to one.
+    fn place_at(&self, tier: usize, way: &[Vec<u8>]) -> Result<Arc<DirPlace>> {
+        let layer = u16::try_from(tier).unwrap_or(u16::MAX);
+        match &self.chain {
+            Some(chain) if chain.first == layer => chain.directory_at(way)?.ok_or(no_name()),
+            _ => Ok(DirPlace::new(layer, way.join(&b'/'))),
+        }
+    }
+
     /// Looks at one name in one directory of one lower.
     fn look(
         &self,
@@ -324,6 +350,9 @@ impl View {
         name: &OsStr,
         seen: &mut Vec<Seen>,
     ) -> Result<Finding> {
+        if let (Some(chain), Some(number)) = (&self.chain, dir.number()) {
+            return Ok(met(chain.look(dir, number, name)?, seen));
+        }
         let lower = &self.lowers[usize::from(dir.layer)];
         let Some(handle) = self.lower_dir(dir)? else {
             return Ok(Finding::Absent);
@@ -419,7 +448,7 @@ impl View {
         known_as: &[u8],
     ) -> Result<Option<(Stack, Stat)>> {
         let mut take = |place: &Place| {
-            let index = seen.iter().position(|seen| seen.is_at(place));
+            let index = seen.iter().position(|seen| seen.is_at(place, self));
             index.map(|index| seen.swap_remove(index)).ok_or(no_name())
         };
         match resolution {
@@ -523,6 +552,34 @@ pub(crate) fn note_link(node: &Node, link: Link) {
 /// open, a look and a close. A failure is met again by whoever takes the longer way.
 fn has_no_marks(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
     mille_layer::xattr::names(dir, Some(name)).is_ok_and(|names| names.is_empty())
+}
+
+/// What an index has under a name, as a lookup is told of it.
+fn met(found: Option<Met>, seen: &mut Vec<Seen>) -> Finding {
+    match found {
+        None => Finding::Absent,
+        Some(Met::Dir(dir, stat)) => {
+            let implied = dir.implied;
+            seen.push(Seen::Dir(dir, stat));
+            Finding::Dir {
+                opaque: false,
+                redirect: None,
+                implied,
+            }
+        }
+        Some(Met::File(file, stat)) => {
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            seen.push(Seen::File(file, stat));
+            if kind == FileType::RegularFile {
+                Finding::File {
+                    metacopy: false,
+                    redirect: None,
+                }
+            } else {
+                Finding::Other
+            }
+        }
+    }
 }
 
 fn require_regular(stat: &Stat) -> Result<()> {

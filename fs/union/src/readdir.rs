@@ -13,8 +13,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use lru::LruCache;
-use mille_layer::{ListedKind, Opaque, list};
+use mille_layer::{Listed, ListedKind, Opaque, list};
 use parking_lot::Mutex;
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -162,7 +163,7 @@ impl View {
             return Ok(listing);
         }
         let mut hidden: HashSet<OsString> = HashSet::new();
-        let mut merge = |entries: Vec<mille_layer::Listed>, more_below: bool| {
+        let mut merge = |entries: Vec<Listed>, more_below: bool| {
             // Names of this layer hide those below, not one another.
             let mut here = Vec::new();
             for entry in entries {
@@ -182,6 +183,11 @@ impl View {
             merge(entries, !lowers.is_empty());
         }
         for (index, lower) in lowers.iter().enumerate() {
+            if let (Some(chain), Some(number)) = (&self.chain, lower.place.number()) {
+                let names = chain.names(number)?.into_iter();
+                merge(names.map(indexed_entry).collect(), false);
+                continue;
+            }
             let Some(handle) = self.lower_dir(&lower.place)? else {
                 continue;
             };
@@ -190,6 +196,15 @@ impl View {
             merge(entries, index + 1 < lowers.len());
         }
         Ok(listing)
+    }
+}
+
+/// A name that an index has; what it is was not asked.
+fn indexed_entry(name: &OsStr) -> Listed {
+    Listed {
+        name: name.to_owned(),
+        ino: 0,
+        kind: ListedKind::Object(FileType::Unknown),
     }
 }
 

@@ -211,9 +211,10 @@ impl View {
     /// # Errors
     /// A failed system call.
     pub fn statfs(&self) -> Result<StatVfs> {
-        let upper = self.upper.as_ref().map(|upper| &upper.root);
-        let root = upper.or_else(|| self.lowers.first().map(|lower| &lower.root));
-        let root = root.ok_or(Error::refused("statfs", Errno::IO))?;
+        let root = match &self.upper {
+            Some(upper) => upper.root.clone(),
+            None => self.lower_root(0)?,
+        };
         rustix::fs::fstatvfs(root).op("statfs")
     }
 

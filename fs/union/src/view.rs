@@ -15,11 +15,12 @@ use rustix::io::Errno;
 
 use crate::ancestry::Ancestry;
 use crate::attr::Attr;
-use crate::config::{Access, Config, Features};
+use crate::chain::{ChainIndex, Indexed};
+use crate::config::{Access, Config, Features, Lower};
 use crate::copyup::LinkIndex;
 use crate::dirs::{DirCache, DirKey};
 use crate::error::{Context, Error, Result};
-use crate::layers::{LowerLayer, Place, UpperLayer, dialects, open_lower};
+use crate::layers::{LowerLayer, Place, UpperLayer, dialects, foreign_chain, open_lower};
 use crate::node::{DirPlace, InoPlan, LowerDir, NodeRef, Stack, State, Table, UpperObject};
 use crate::owners::Owners;
 use crate::readdir::Listings;
@@ -48,6 +49,8 @@ pub struct View {
     pub(crate) dirs: DirCache,
     /// Who else holds descriptors that can be opened again.
     pub(crate) spare: OnceLock<Spare>,
+    /// Answers for the last of the lowers.
+    pub(crate) chain: Option<Indexed>,
     /// Held for writing around the system call that renames an upper directory, for reading while a directory of the
     /// upper is opened by walking down from its parents.
     pub(crate) tree: RwLock<()>,
@@ -101,6 +104,7 @@ impl View {
             ownership,
             owners,
             features,
+            chain,
         } = config;
         if lowers.is_empty() && upper.is_none() {
             return Err(Error::Config("a view needs at least one layer".to_owned()));
@@ -111,14 +115,11 @@ impl View {
                 lowers.len()
             )));
         }
-        let mut layers = Vec::with_capacity(lowers.len());
-        let mut places = Vec::with_capacity(lowers.len());
-        for lower in lowers {
-            let (layer, place) = open_lower(lower, space, ownership)?;
-            layers.push(layer);
-            places.push(place);
-        }
+        let (layers, places, chain) = open_lowers(lowers, chain, space, ownership)?;
         let merged = merged_layers(&layers)?;
+        if chain.is_some() && merged < layers.len() {
+            return Err(foreign_chain());
+        }
         let aufs = upper.as_ref().is_some_and(|upper| upper.aufs);
         let (upper_layer, work) = match upper {
             Some(upper) => open_upper(upper, &layers, &places, space, features)?,
@@ -130,7 +131,7 @@ impl View {
             .chain(layers.iter().rev().map(|layer| layer.stat.st_dev));
         let mutable = layers.iter().map(|layer| layer.mutable).collect();
         let table = Table::new(InoPlan::new(devices), mutable);
-        let stack = root_stack(&layers[..merged])?;
+        let stack = root_stack(&layers[..merged], chain.as_ref())?;
         let state = State::nameless(upper_layer.as_ref().map(|upper| UpperObject {
             dev: upper.stat.st_dev,
             ino: upper.stat.st_ino,
@@ -151,6 +152,7 @@ impl View {
             ownership,
             owners,
             features,
+            chain,
             table,
             dirs: DirCache::new(),
             spare: OnceLock::new(),
@@ -208,6 +210,9 @@ impl View {
         if node.kind != FileType::Symlink {
             return Err(Error::refused("readlink", Errno::INVAL));
         }
+        if let Some(target) = self.indexed_target(node)? {
+            return Ok(target);
+        }
         let handle = self.object(node)?;
         let target = rustix::fs::readlinkat(&handle, c"", Vec::new()).op("readlink")?;
         Ok(OsString::from_vec(target.into_bytes()))
@@ -231,7 +236,7 @@ impl View {
     pub(crate) fn lower_dir(&self, place: &Arc<DirPlace>) -> Result<Option<Arc<OwnedFd>>> {
         let lower = &self.lowers[usize::from(place.layer)];
         if place.path.is_empty() {
-            return Ok(Some(lower.root.clone()));
+            return self.lower_root(place.layer).map(Some);
         }
         let key = DirKey::Lower(place.clone());
         // A directory of a mutable layer may be replaced at any time: its handle is not kept.
@@ -240,7 +245,8 @@ impl View {
         {
             return Ok(Some(handle));
         }
-        match self.retry_short_of_fds(|| sys::open::dir_beneath(lower.root.as_fd(), &place.path)) {
+        let root = self.lower_root(place.layer)?;
+        match self.retry_short_of_fds(|| sys::open::dir_beneath(root.as_fd(), &place.path)) {
             Ok(handle) => {
                 let handle = Arc::new(handle);
                 if !lower.mutable {
@@ -251,6 +257,19 @@ impl View {
             Err(Errno::XDEV) => Ok(None),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if lower.mutable => Ok(None),
             Err(errno) => Err(errno).op("open lower directory"),
+        }
+    }
+
+    /// The handle of a lower's root.
+    pub(crate) fn lower_root(&self, layer: u16) -> Result<Arc<OwnedFd>> {
+        let lower = self.lowers.get(usize::from(layer));
+        let lower = lower.ok_or(Error::refused("open lower", Errno::IO))?;
+        match lower.root() {
+            Err(error) if error.is(Errno::MFILE) || error.is(Errno::NFILE) => {
+                self.give_descriptors_back();
+                lower.root()
+            }
+            other => other,
         }
     }
 
@@ -314,13 +333,17 @@ impl View {
     ) -> std::result::Result<T, Errno> {
         match open() {
             Err(Errno::MFILE | Errno::NFILE) => {
-                self.dirs.clear();
-                if let Some(spare) = self.spare.get() {
-                    (spare.0)();
-                }
+                self.give_descriptors_back();
                 open()
             }
             other => other,
+        }
+    }
+
+    fn give_descriptors_back(&self) {
+        self.dirs.clear();
+        if let Some(spare) = self.spare.get() {
+            (spare.0)();
         }
     }
 
@@ -330,10 +353,10 @@ impl View {
     }
 
     /// Whether a layer's root may hold whiteouts of the attribute form.
-    pub(crate) fn root_opaque(&self, layer: u16) -> Opaque {
+    pub(crate) fn root_opaque(&self, layer: usize) -> Opaque {
         let dirs = self.root.stack.dirs();
         dirs.iter()
-            .find(|dir| dir.layer() == layer)
+            .find(|dir| usize::from(dir.layer()) == layer)
             .map_or(Opaque::No, |dir| dir.opaque)
     }
 }
@@ -348,8 +371,40 @@ fn merged_layers(layers: &[LowerLayer]) -> Result<usize> {
     Ok(merged)
 }
 
-fn root_stack(layers: &[LowerLayer]) -> Result<Stack> {
-    let mut dirs = Vec::with_capacity(layers.len());
+/// Opens the lowers; those that an index answers for only by name.
+fn open_lowers(
+    lowers: Vec<Lower>,
+    chain: Option<ChainIndex>,
+    space: MarkSpace,
+    ownership: Ownership,
+) -> Result<(Vec<LowerLayer>, Vec<Place>, Option<Indexed>)> {
+    let dialects = dialects(space, ownership);
+    if chain
+        .as_ref()
+        .is_some_and(|chain| chain.dialects != dialects)
+    {
+        return Err(foreign_chain());
+    }
+    let indexed = chain.as_ref().map_or(0, |chain| chain.roots.len());
+    let first = lowers.len().checked_sub(indexed).ok_or(foreign_chain())?;
+    let mut layers = Vec::with_capacity(lowers.len());
+    let mut places = Vec::with_capacity(first);
+    let mut lowers = lowers.into_iter();
+    for lower in lowers.by_ref().take(first) {
+        let (layer, place) = open_lower(lower, space, ownership)?;
+        layers.push(layer);
+        places.push(place);
+    }
+    for (lower, root) in lowers.zip(chain.iter().flat_map(|chain| &*chain.roots)) {
+        layers.push(LowerLayer::indexed(lower, *root, dialects)?);
+    }
+    let first = u16::try_from(first).unwrap_or(u16::MAX);
+    let chain = chain.and_then(|chain| Indexed::new(chain, first));
+    Ok((layers, places, chain))
+}
+
+fn root_stack(layers: &[LowerLayer], chain: Option<&Indexed>) -> Result<Stack> {
+    let mut dirs = Vec::new();
     for (layer, index) in layers.iter().zip(0u16..) {
         if dirs
             .last()
@@ -357,7 +412,11 @@ fn root_stack(layers: &[LowerLayer]) -> Result<Stack> {
         {
             break;
         }
-        let marks = dir_marks(layer.root.as_fd(), &layer.dialects).op("read marks")?;
+        if let Some(chain) = chain.filter(|chain| chain.first == index) {
+            dirs.push(chain.root()?);
+            break;
+        }
+        let marks = dir_marks(layer.root()?.as_fd(), &layer.dialects).op("read marks")?;
         dirs.push(LowerDir {
             place: DirPlace::new(index, []),
             opaque: marks.opaque,
@@ -386,6 +445,7 @@ fn open_upper(
             ancestry.refuse_overlap(&place, lower, "upper and lower layer")?;
         }
     }
+    ancestry.refuse_overlap_unopened(&place, layers, "upper and lower layer")?;
     let work = match upper.access {
         Access::Observe => None,
         Access::Exclusive => {
@@ -398,6 +458,7 @@ fn open_upper(
                     ancestry.refuse_overlap(&work, lower, "work directory and lower layer")?;
                 }
             }
+            ancestry.refuse_overlap_unopened(&work, layers, "work directory and lower layer")?;
             match sys::mount::clone_pair(place.fd.as_fd(), work.fd.as_fd()) {
                 Ok(pair) => {
                     (place.fd, work.fd) = (pair.first, pair.second);

@@ -9,6 +9,7 @@ use mille_layer::{shown_xattr, stored_xattr};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use crate::chain::is_listed_family;
 use crate::error::{Context, Error, Result};
 use crate::node::NodeRef;
 use crate::sys::xattr;
@@ -23,6 +24,9 @@ impl View {
         let Some(stored) = stored_xattr(name) else {
             return Ok(None);
         };
+        if is_listed_family(&stored) && self.has_no_xattrs(node)? {
+            return Ok(None);
+        }
         let handle = self.object(node)?;
         if xattr::is_acl(&stored) {
             // The kernel asks for these by itself: where there can be none, there is none.
@@ -36,6 +40,9 @@ impl View {
     /// # Errors
     /// A failed system call.
     pub fn list_xattr(&self, node: &NodeRef) -> Result<Vec<OsString>> {
+        if self.has_no_xattrs(node)? {
+            return Ok(Vec::new());
+        }
         let handle = self.object(node)?;
         let names = xattr::list(handle.as_fd()).op("listxattr")?;
         Ok(names

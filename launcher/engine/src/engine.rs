@@ -562,6 +562,7 @@ impl Engine {
             layers,
             on_host: container.on_host,
             dialect: self.dialect(),
+            index: self.chain(&container.layers, container.on_host).open(),
         })
     }
 
@@ -572,6 +573,7 @@ impl Engine {
             layers: mask.into_iter().collect(),
             on_host: true,
             dialect: self.dialect(),
+            index: None,
         })
     }
 
@@ -594,6 +596,7 @@ impl Engine {
             layers,
             on_host,
             dialect: self.dialect(),
+            index: self.chain(&image.layers, on_host).open(),
         })
     }
 

@@ -5,6 +5,7 @@
 //! it; everything a later command must know lies in small files. The library never touches the terminal beyond the
 //! descriptors it is given.
 
+mod chain;
 mod changes;
 mod channel;
 mod commit;

@@ -218,7 +218,12 @@ fn fusermount(directory: &Path) -> Result<OwnedFd> {
 fn view(engine: &Engine, source: &MountSource) -> Result<Arc<View>> {
     match source {
         MountSource::Host => engine.host_stack()?.open_base(),
-        MountSource::Image(id) => engine.image_stack(id)?.open_base(),
+        MountSource::Image(id) => {
+            let mut stack = engine.image_stack(id)?;
+            let layers = engine.store.image(id)?.layers;
+            engine.chain(&layers, stack.on_host).ensure(&mut stack);
+            stack.open_base()
+        }
         MountSource::Container(id) => {
             let container = engine.load(id)?;
             engine

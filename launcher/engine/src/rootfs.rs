@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mille_union::{
-    Access, Config, Features, Lower, LowerOwnership, LowerSource, Owners, Ownership, Upper, View,
+    Access, ChainIndex, Config, Features, Lower, LowerOwnership, LowerSource, Owners, Ownership,
+    Upper, View,
 };
 
 use crate::error::{Error, Result};
@@ -18,6 +19,8 @@ pub(crate) struct Stack {
     /// Below them all lies the machine's own root.
     pub(crate) on_host: bool,
     pub(crate) dialect: Dialect,
+    /// The merged index of the lowest of the layers.
+    pub(crate) index: Option<ChainIndex>,
 }
 
 /// The writable part of a container.
@@ -101,6 +104,7 @@ impl Stack {
             ownership: self.dialect.ownership,
             owners: self.owners(),
             features: FEATURES,
+            chain: self.index.clone(),
         };
         View::open(config).map_err(Error::Union)
     }

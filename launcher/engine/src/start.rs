@@ -37,7 +37,9 @@ pub(crate) fn start(
     }
     // Caught before the container exists: a Ctrl-C from now on is for it.
     let caught = options.attach.map(|_| catch_signals()).transpose()?;
-    let stack = engine.stack(&container)?;
+    let mut stack = engine.stack(&container)?;
+    let chain = engine.chain(&container.layers, container.on_host);
+    chain.ensure(&mut stack);
     let (client, monitor) = match options.attach {
         Some(streams) => {
             let (client, monitor) = Channel::pair().map_err(Error::system("make a socket pair"))?;

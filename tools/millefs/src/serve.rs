@@ -87,6 +87,7 @@ fn config(options: Options) -> Config {
             Ownership::Real
         },
         owners: options.owners,
+        chain: None,
         features: Features {
             redirect_dir: redirects,
             metacopy: options.metacopy.unwrap_or(composed),

@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, Read, Write};
 
+use mille_layer::index::{Record, Writer};
 use mille_store::{
     Error, ImageId, ImageUse, ImportOptions, LoadError, LoadEvent, Reference, RemoveOptions,
     Removed, ResolveError, SaveItem, Severity, Source, Store,
@@ -408,11 +409,13 @@ fn a_collection_takes_what_nobody_needs_and_withholds_what_it_cannot_know() {
         store.add_layer(tar, None).unwrap().diff_id
     };
     let (pinned, free) = (add("pinned"), add("free"));
-    std::fs::create_dir(directory.path().join("indexes")).unwrap();
     let chains = mille_store::ChainId::chain(&store.image(&a).unwrap().layers);
     let kept = store.chain_index(&chains[0]);
     let gone = store.chain_index(&mille_store::ChainId::chain(&[free])[0]);
-    std::fs::write(&kept, "").unwrap();
+    let index = Writer::new(Vec::new(), &Record::default())
+        .finish()
+        .unwrap();
+    store.put_chain_index(&chains[0], &index).unwrap();
     std::fs::write(&gone, "").unwrap();
     // While an image cannot be read, any layer may be one of its own; leftovers are none.
     let config = directory
@@ -439,4 +442,24 @@ fn a_collection_takes_what_nobody_needs_and_withholds_what_it_cannot_know() {
             .iter()
             .all(|found| found.severity == Severity::Leftover)
     );
+}
+
+#[test]
+fn an_index_with_one_wrong_byte_is_found_and_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path());
+    let a = import(&store, "a", &[("a", "1")]);
+    let chain = mille_store::ChainId::chain(&store.image(&a).unwrap().layers)[0];
+    let mut index = Writer::new(b"stamp".to_vec(), &Record::default())
+        .finish()
+        .unwrap();
+    store.put_chain_index(&chain, &index).unwrap();
+    assert!(store.fsck(&[]).unwrap().findings.is_empty());
+    *index.last_mut().unwrap() ^= 1;
+    store.put_chain_index(&chain, &index).unwrap();
+    let findings = store.fsck(&[]).unwrap().findings;
+    assert_eq!(findings[0].severity, Severity::Damage);
+    assert!(findings[0].detail.contains("digest"), "{findings:?}");
+    assert!(!store.chain_index(&chain).exists());
+    assert!(store.fsck(&[]).unwrap().findings.is_empty());
 }

@@ -279,7 +279,7 @@ impl View {
                 .stack
                 .dirs()
                 .iter()
-                .any(|part| part.layer() == layer && wanted.contains(part.path()));
+                .any(|part| part.may_show(layer) && wanted.contains(part.path()));
             for name in self.listed_names(&dir)? {
                 let Some(child) = self.lookup(&dir, &name)? else {
                     continue;
@@ -287,7 +287,7 @@ impl View {
                 if child.is_dir() {
                     // A file of this layer is where the layer takes part, or where something was moved to.
                     let parts = child.stack.dirs();
-                    if child.in_upper() || parts.iter().any(|part| part.layer() == layer) {
+                    if child.in_upper() || parts.iter().any(|part| part.may_show(layer)) {
                         todo.push(child);
                     }
                 } else if here && Arc::ptr_eq(&child, node) {
@@ -315,10 +315,11 @@ impl View {
         }
         let upper = self.upper.iter().map(|upper| upper.root.as_fd());
         let above = self.lowers[..usize::from(file.layer())].iter();
-        let above = above
+        let above: Vec<_> = above
             .filter(|lower| !lower.plain)
-            .map(|lower| lower.root.as_fd());
-        for root in upper.chain(above) {
+            .map(|lower| lower.root())
+            .collect::<Result<_>>()?;
+        for root in upper.chain(above.iter().map(|root| root.as_fd())) {
             if self.has_redirect(root)? {
                 self.redirects_met.store(true, Ordering::Relaxed);
                 return Ok(true);
@@ -347,7 +348,7 @@ impl View {
         if let Some(groups) = layers.get(&layer) {
             return Ok(groups.clone());
         }
-        let groups = Arc::new(collect(self.lowers[usize::from(layer)].root.as_fd())?);
+        let groups = Arc::new(collect(self.lower_root(layer)?.as_fd())?);
         layers.insert(layer, groups.clone());
         Ok(groups)
     }

@@ -1,26 +1,65 @@
 //! What a node is made of in the lower layers. Fixed for its life: layers are immutable.
 
 use std::ffi::OsStr;
+use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mille_layer::Opaque;
+use mille_layer::index::DirNumber;
 use parking_lot::RwLock;
 
 /// A directory of a lower layer. Shared by all that is known of it and in it.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 pub(crate) struct DirPlace {
     /// Index into the view's lowers, 0 the topmost.
     pub(crate) layer: u16,
+    /// The directory's number in the merged index that answers for it; [`NOT_INDEXED`] if none does.
+    number: u32,
     /// Path in that layer, without leading slash; empty for its root.
     pub(crate) path: Box<[u8]>,
 }
 
+/// More than any index has.
+const NOT_INDEXED: u32 = u32::MAX;
+
+impl PartialEq for DirPlace {
+    fn eq(&self, other: &Self) -> bool {
+        (self.layer, &self.path) == (other.layer, &other.path)
+    }
+}
+
+impl Eq for DirPlace {}
+
+impl Hash for DirPlace {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.layer, &self.path).hash(state);
+    }
+}
+
 impl DirPlace {
     pub(crate) fn new(layer: u16, path: impl Into<Box<[u8]>>) -> Arc<Self> {
+        Self::indexed(layer, path, DirNumber(NOT_INDEXED))
+    }
+
+    /// Of a directory that an index answers for.
+    pub(crate) fn indexed(
+        layer: u16,
+        path: impl Into<Box<[u8]>>,
+        DirNumber(number): DirNumber,
+    ) -> Arc<Self> {
         let path = path.into();
-        Arc::new(Self { layer, path })
+        Arc::new(Self {
+            layer,
+            number,
+            path,
+        })
+    }
+
+    /// Its number in the merged index, if that answers for it.
+    pub(crate) fn number(&self) -> Option<DirNumber> {
+        (self.number != NOT_INDEXED).then_some(DirNumber(self.number))
     }
 }
 
@@ -192,6 +231,15 @@ impl LowerDir {
     /// Path in that layer.
     pub(crate) fn path(&self) -> &[u8] {
         &self.place.path
+    }
+
+    /// False if nothing that a layer has in this directory can be met in this part of it.
+    pub(crate) fn may_show(&self, layer: u16) -> bool {
+        if self.place.number().is_some() {
+            layer >= self.layer()
+        } else {
+            layer == self.layer()
+        }
     }
 }
 

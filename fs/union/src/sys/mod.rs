@@ -5,6 +5,7 @@ pub(crate) mod caller;
 pub(crate) mod flags;
 pub(crate) mod ids;
 pub(crate) mod lease;
+pub(crate) mod map;
 pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod object;

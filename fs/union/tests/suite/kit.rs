@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use mille_union::fuse::{MountOptions, Mounted, mount};
 use mille_union::{
-    Access, Config, Features, Lower, MarkSpace, NodeRef, Owner, Owners, Ownership, Upper, View,
-    resolve_path,
+    Access, Chain, ChainIndex, Config, Features, Lower, MarkSpace, NodeRef, Owner, Owners,
+    Ownership, Upper, View, resolve_path,
 };
 
 /// Layers below one temporary directory: `l1`, `l2`, … (the last the topmost), `u`, `w`, `m`.
@@ -24,6 +24,8 @@ pub(crate) struct Stage {
     pub(crate) owners: Owners,
     /// `.wh.` files may occur in the lowers.
     pub(crate) aufs: bool,
+    /// How many of the lowest layers a merged index speaks of.
+    pub(crate) indexed: usize,
 }
 
 /// What the library has to say belongs to a failed test's output.
@@ -76,6 +78,7 @@ impl Stage {
             ownership: Ownership::Real,
             owners: Owners::default(),
             aufs: false,
+            indexed: 0,
         };
         stage.shell(script);
         stage
@@ -109,6 +112,7 @@ impl Stage {
                 .rev()
                 .map(|layer| Lower {
                     aufs: self.aufs,
+                    plain: layer <= self.indexed,
                     ..Lower::at(self.path(&format!("l{layer}")))
                 })
                 .collect(),
@@ -117,7 +121,26 @@ impl Stage {
             ownership: self.ownership,
             owners: self.owners.clone(),
             features: self.features,
+            chain: self.index(),
         }
+    }
+
+    /// Makes the index anew each time, and opens it.
+    fn index(&self) -> Option<ChainIndex> {
+        let layers: Vec<PathBuf> = (1..=self.indexed)
+            .rev()
+            .map(|layer| self.path(&format!("l{layer}")))
+            .collect();
+        let chain = Chain {
+            layers: &layers,
+            space: self.space,
+            ownership: self.ownership,
+        };
+        (!layers.is_empty()).then(|| {
+            fs::write(self.path("index.new"), chain.build().unwrap()).unwrap();
+            fs::rename(self.path("index.new"), self.path("index")).unwrap();
+            chain.open(&self.path("index")).unwrap()
+        })
     }
 
     pub(crate) fn upper(&self, access: Access) -> Upper {
@@ -137,6 +160,33 @@ impl Stage {
     /// The view of the lowers alone.
     pub(crate) fn base(&self) -> Arc<View> {
         View::open(self.config(None)).unwrap()
+    }
+
+    /// Tries to open the view of the lowers alone, with an index that is given.
+    pub(crate) fn base_with(
+        &self,
+        lowers: Vec<Lower>,
+        chain: ChainIndex,
+    ) -> mille_union::Result<Arc<View>> {
+        View::open(Config {
+            lowers,
+            chain: Some(chain),
+            ..self.config(None)
+        })
+    }
+
+    /// The same with an upper.
+    pub(crate) fn view_with(
+        &self,
+        lowers: Vec<Lower>,
+        chain: ChainIndex,
+        upper: Upper,
+    ) -> mille_union::Result<Arc<View>> {
+        View::open(Config {
+            lowers,
+            chain: Some(chain),
+            ..self.config(Some(upper))
+        })
     }
 
     /// Tries to open the view with its upper.

@@ -9,6 +9,7 @@
 )]
 
 mod budget;
+mod chain;
 mod changes;
 mod claims;
 mod crowd;
