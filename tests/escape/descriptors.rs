@@ -1,48 +1,37 @@
 //! What is the launcher's: its program, its descriptors, its memory, its terminal.
 
 use mille_tests::Store;
-use mille_tests::program::require;
 
 use crate::Verdict;
 use crate::attack::{exec, image, running};
 
-/// Runs inside whatever program loads it: tries to write to that program, and says what came of it.
-const LIBRARY: &str = r#"
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <unistd.h>
-__attribute__((constructor)) static void attack(void) {
-    int reader = open("/proc/self/exe", O_RDONLY);
-    int writer = open("/proc/self/exe", O_WRONLY | O_TRUNC);
-    int first = writer < 0 ? errno : 0;
-    char path[64];
-    sprintf(path, "/proc/self/fd/%d", reader);
-    writer = open(path, O_WRONLY | O_TRUNC);
-    printf("errno %d %d\n", first, writer < 0 ? errno : 0);
-    fflush(stdout);
-    _exit(0);
-}
-"#;
+/// Tries to write to the program of a process, both by the link and by a descriptor of the file; says what came of it.
+const OVERWRITE: &str = r#"exec 3< "$exe"; (: > "$exe"); (: > /proc/self/fd/3); true"#;
 
-/// `EROFS` both times: with `O_TRUNC` the mount is asked before the file, which is busy.
-const READ_ONLY: &str = "errno 30 30";
-
-/// CVE-2019-5736. An image makes the launcher run inside the container, with the image's libraries. That the file is
-/// busy (`ETXTBSY`) is not enough: it ends with the last process that runs it.
+/// CVE-2019-5736. An image makes the launcher run inside the container, where it waits for a pipe that the image has in
+/// place of its store, while another process goes for its file. That the file is busy (`ETXTBSY`) is not enough: it ends
+/// with the last process that runs it.
 pub(crate) fn program_of_the_host(store: &Store) -> Verdict {
-    require("gcc", "gcc");
-    std::fs::write(store.file("evil.c"), LIBRARY).unwrap();
-    let script = "printf '#!/proc/self/exe\\n' > evil; chmod 755 evil; gcc -shared -fPIC -o evil.so ../evil.c; \
-                  ldd \"$mille\" | grep -o '/[^ ]*' | while read -r file; do mkdir -p .${file%/*}; cp -L $file .$file; done";
-    image(store, script, &["ENV LD_PRELOAD=/evil.so"]);
-    let run = store.line("run --rm evil /evil").out();
-    running(store, "evil");
-    let exec = store.line("exec c1 /evil").out();
-    Verdict::of(
-        run == READ_ONLY && exec == READ_ONLY,
-        format!("{run}; {exec}"),
-    )
+    let script = "printf '#!/proc/self/exe images\n' > evil; chmod 755 evil; mkdir store; mkfifo store/format";
+    image(store, script, &["ENV MILLE_ROOT=/store"]);
+    store.line("run -d --name c1 evil /evil").ok();
+    let run = overwrite(store, "c1");
+    store.line("run -d --name c2 evil sleep 1000").ok();
+    store.line("exec -d c2 /evil").ok();
+    let exec = overwrite(store, "c2");
+    // With O_TRUNC the mount is asked before the file, which is busy.
+    let refused = |said: &str| said.matches("Read-only file system").count() == 2;
+    Verdict::of(refused(&run) && refused(&exec), format!("{run}; {exec}"))
+}
+
+/// Looks in a container for the process that is the launcher, and goes for its file.
+fn overwrite(store: &Store, container: &str) -> String {
+    let script = format!(
+        "while :; do for p in /proc/[0-9]*; do \
+         grep -q image[s] $p/cmdline && exe=$p/exe && {{ {OVERWRITE}; }} 2>&1 && exit; done; done"
+    );
+    let words = ["exec", container, "timeout", "20", "sh", "-c", &script];
+    store.mille(words).out()
 }
 
 /// CVE-2019-5736, the direct way.

@@ -205,12 +205,8 @@ fn data_home() -> Result<PathBuf> {
     if let Some(path) = absolute("XDG_DATA_HOME") {
         return Ok(path);
     }
-    let home = absolute("HOME").or_else(|| {
-        let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
-            .ok()
-            .flatten();
-        user.map(|user| user.dir)
-    });
+    let own = || mille_sandbox::account(nix::unistd::geteuid().as_raw());
+    let home = absolute("HOME").or_else(|| own().map(|account| account.home));
     let home = home.ok_or_else(|| {
         Error::Invalid("no home directory is known: give --root or set HOME".to_owned())
     })?;

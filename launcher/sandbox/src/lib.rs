@@ -20,6 +20,7 @@
 //!
 //! Kernel: 5.12 or newer (`mount_setattr`); `host::Host::probe` says so where it is older.
 
+mod account;
 mod capability;
 mod child;
 mod error;
@@ -39,6 +40,7 @@ mod sys;
 mod user;
 pub mod weaken;
 
+pub use account::{Account, account};
 pub use capability::{CapSet, Capability, UnknownCapability};
 pub use child::{Child, ExitStatus, Prepared};
 pub use error::{Failure, Outcome, PlanError, SpawnError, Verb, Warning};

@@ -6,9 +6,10 @@
 //!
 //! Mounts of the host still arrive in N1; mounts made in N1 are seen in N1 only.
 
+use crate::account::account;
 use crate::sys::Forked;
 use crate::{IdMap, host, subid, sys};
-use nix::unistd::{Pid, User};
+use nix::unistd::Pid;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -121,10 +122,7 @@ pub struct SubIds {
 
 /// Returns the ranges of a user. A missing file gives none.
 pub fn sub_ids(uid: u32) -> SubIds {
-    let name = User::from_uid(uid.into())
-        .ok()
-        .flatten()
-        .map(|user| user.name);
+    let name = account(uid).map(|account| account.name);
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     SubIds {
         uids: subid::ranges(&read("/etc/subuid"), name.as_deref(), uid),

@@ -22,14 +22,14 @@ pub(crate) struct Identity {
 }
 
 /// One line of passwd or group, split at colons.
-struct Entry<'a>(Vec<&'a [u8]>);
+pub(crate) struct Entry<'a>(Vec<&'a [u8]>);
 
 impl<'a> Entry<'a> {
-    fn field(&self, index: usize) -> &'a [u8] {
+    pub(crate) fn field(&self, index: usize) -> &'a [u8] {
         self.0.get(index).copied().unwrap_or_default()
     }
 
-    fn number(&self, index: usize) -> Option<i64> {
+    pub(crate) fn number(&self, index: usize) -> Option<i64> {
         std::str::from_utf8(self.field(index)).ok().and_then(number)
     }
 
@@ -55,7 +55,8 @@ fn in_range(id: i64) -> Option<u32> {
         .flatten()
 }
 
-fn entries(file: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+/// The lines of passwd(5) or group(5) that are not empty.
+pub(crate) fn entries(file: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     file.split(|byte| *byte == b'\n')
         .map(<[u8]>::trim_ascii)
         .filter(|line| !line.is_empty())
