@@ -1,5 +1,7 @@
 //! Output that scripts depend on: templates, tables, ids, life cycle.
 
+use std::time::{Duration, Instant};
+
 use mille_tests::{Store, Who};
 
 #[test]
@@ -198,6 +200,11 @@ fn exec_ids(who: Who) {
     store.line("exec c1 true").ok();
     assert_eq!(ids().unwrap(), one);
     store.line("exec c1 killall sleep").ok();
+    // Whoever waits for the command takes its record away: soon after.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while ids().is_some() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     assert_eq!(ids(), None);
     store.line("rm -f c1").ok();
 }
