@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
@@ -74,23 +74,19 @@ impl Place {
         command
             .env("bin", &self.programs)
             .env("MILLE_ROOT", self.path().join("root"))
+            .env("LC_ALL", "C")
             .stdin(Stdio::null());
         command
     }
 
-    /// Runs a shell script and returns how long it took.
+    /// Runs a shell script and returns how long its commands took, without the start of the shell.
     pub fn time(&self, script: &str) -> Result<Duration> {
-        let mut command = self.command(script);
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let start = Instant::now();
-        let output = command.output()?;
-        let elapsed = start.elapsed();
-        ensure!(
-            output.status.success(),
-            "{script}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(elapsed)
+        let clocked =
+            format!("from=$EPOCHREALTIME; {{ {script}\n}} >/dev/null; echo $from $EPOCHREALTIME");
+        let told = self.shell(&clocked)?;
+        let seconds = |text: &str| text.parse::<f64>().context("a time of the shell's");
+        let (from, to) = told.split_once(' ').context("two times of the shell's")?;
+        Ok(Duration::from_secs_f64(seconds(to)? - seconds(from)?))
     }
 }
 

@@ -1,11 +1,9 @@
 //! `mille run --rm IMAGE /bin/true`, warm, against what it is made of: bubblewrap on a plain directory plus one mount
 //! and unmount of millefs; and against runc on a bundle.
 
-use std::time::Duration;
-
 use anyhow::Result;
 
-use crate::rounds::{Comparison, Contender, Place};
+use crate::rounds::{Comparison, Contender, Place, median};
 
 const BWRAP: &str = "bwrap --unshare-all --ro-bind bb / --proc /proc --dev /dev /bin/true";
 const MOUNT: &str = "$bin/millefs -o lowerdir=bb,upperdir=up,workdir=wk mnt && umount mnt";
@@ -61,34 +59,40 @@ pub fn compare(place: &Place, rounds: usize) -> Result<Comparison> {
 /// How many containers start at the same time.
 const AT_ONCE: usize = 16;
 
-/// Measures the start of one container among sixteen that start at the same time against that of one alone. Goal: at most
-/// three times; on a machine with few processors that is a question of how many there are.
+/// Measures the start of one container among sixteen that start at the same time against that of one alone, and the same
+/// of runc. Goal: at most three times. The time of one is nearly all computing, so the least that can be reached is
+/// sixteen divided by the number of processors: the goal is one for machines with six and more.
 pub fn crowd(place: &Place, rounds: usize) -> Result<()> {
-    let run = "$bin/mille run --rm bb /bin/true";
-    let median = |mut times: Vec<Duration>| {
-        times.sort();
-        times[times.len() / 2].as_secs_f64() * 1e3
-    };
-    let (mut alone, mut among) = (Vec::new(), Vec::new());
-    for _ in 0..rounds.max(1) {
-        alone.push(place.time(run)?);
-        std::thread::scope(|scope| {
-            let starts: Vec<_> = (0..AT_ONCE)
-                .map(|_| scope.spawn(|| place.time(run)))
-                .collect();
-            for start in starts {
-                match start.join() {
-                    Ok(time) => among.push(time?),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            anyhow::Ok(())
-        })?;
+    for (name, run) in [
+        ("mille run --rm", "$bin/mille run --rm bb /bin/true"),
+        ("runc run", "runc run -b bundle bench-$$"),
+    ] {
+        let (mut alone, mut among) = (Vec::new(), Vec::new());
+        for _ in 0..rounds.max(1) {
+            alone.push(place.time(run)?.as_secs_f64() * 1e3);
+            among.extend(at_once(place, run)?);
+        }
+        let (alone, among) = (median(&alone), median(&among));
+        println!(
+            "{name}, one among {AT_ONCE}: {among:.1} ms, alone {alone:.1} ms: {:.2} times (goal: 3.00)",
+            among / alone
+        );
     }
-    let (alone, among) = (median(alone), median(among));
-    println!(
-        "start-up of one among {AT_ONCE}: {among:.1} ms, alone {alone:.1} ms: {:.2} times (goal: 3.00)",
-        among / alone
-    );
     Ok(())
+}
+
+/// The times of [`AT_ONCE`] runs that begin together, in milliseconds.
+fn at_once(place: &Place, run: &str) -> Result<Vec<f64>> {
+    std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..AT_ONCE)
+            .map(|_| scope.spawn(|| place.time(run)))
+            .collect();
+        starts
+            .into_iter()
+            .map(|start| match start.join() {
+                Ok(time) => Ok(time?.as_secs_f64() * 1e3),
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect()
+    })
 }
