@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::bounded;
 use crate::node::DirPlace;
 
 /// Most handles ever kept. A directory handle costs the kernel about 256 bytes; a thousand cover the directories that a
@@ -40,7 +41,7 @@ impl DirCache {
             .max(16);
         let size = usize::try_from(size).ok().and_then(NonZeroUsize::new);
         Self {
-            handles: Mutex::new(LruCache::new(size.unwrap_or(NonZeroUsize::MIN))),
+            handles: Mutex::new(bounded::cache(size.unwrap_or(NonZeroUsize::MIN))),
         }
     }
 
@@ -61,7 +62,7 @@ impl DirCache {
     pub(crate) fn clear(&self) {
         let mut handles = self.handles.lock();
         let size = handles.cap();
-        let old = std::mem::replace(&mut *handles, LruCache::new(size));
+        let old = std::mem::replace(&mut *handles, bounded::cache(size));
         drop(handles);
         drop(old);
     }

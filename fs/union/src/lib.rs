@@ -15,6 +15,7 @@ mod ancestry;
 pub mod archive;
 mod attr;
 mod bare;
+mod bounded;
 mod chain;
 pub mod changes;
 mod config;

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use crate::bounded;
 use crate::error::{Context, Error, Result};
 use crate::node::NodeRef;
 use crate::view::View;
@@ -77,7 +78,7 @@ impl Listings {
     pub(crate) fn new() -> Self {
         let size = NonZeroUsize::new(KEPT).unwrap_or(NonZeroUsize::MIN);
         Self {
-            kept: Mutex::new(LruCache::new(size)),
+            kept: Mutex::new(bounded::cache(size)),
         }
     }
 

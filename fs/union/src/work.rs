@@ -183,22 +183,19 @@ impl Work {
             upper: upper.path.clone(),
             why: format!("whiteouts (character device 0:0) cannot be made: {error}"),
         })?;
-        let other = self.fresh_name();
-        rustix::fs::mkdirat(&self.dir, &other, Mode::from_raw_mode(0o700))
-            .map_err(|errno| unfit("directories cannot be made", errno))?;
-        let other = Temp {
-            work: self,
-            name: other,
-        };
-        let handle = open::dir_handle(self.fd(), &other.name).op("open work directory")?;
         let opaque = space.name(Mark::Opaque);
         let name = OsStr::from_bytes(opaque.to_bytes());
-        xattr::set(handle.as_fd(), name, b"y", XattrFlags::empty()).map_err(|errno| {
-            unfit(
-                &format!("the extended attribute {} cannot be set", name.display()),
-                errno,
-            )
-        })?;
+        xattr::set(self.fd(), name, b"y", XattrFlags::empty())
+            .and_then(|()| xattr::remove_if_present(self.fd(), name))
+            .map_err(|errno| {
+                let what = format!("the extended attribute {} cannot be set", name.display());
+                unfit(&what, errno)
+            })?;
+        // Not a directory: removing one gives a block back, for which some file systems wait for the disk.
+        let other = self.adopt(self.fresh_name());
+        let device = FileType::CharacterDevice;
+        rustix::fs::mknodat(&self.dir, &other.name, device, Mode::empty(), 0)
+            .map_err(|errno| unfit("device nodes cannot be made", errno))?;
         rustix::fs::renameat_with(
             &self.dir,
             &temp.name,

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
@@ -113,12 +114,8 @@ impl Channel {
 
     fn read_some(&mut self) -> io::Result<Peer> {
         let tail = self.incoming.tail();
-        let filled = tail.len();
-        tail.resize(filled + READ_BYTES, 0);
-        let room = tail.get_mut(filled..).unwrap_or_default();
-        let result = rustix::io::read(&self.socket, room);
-        tail.truncate(filled + result.unwrap_or_default());
-        match result {
+        tail.reserve(READ_BYTES);
+        match rustix::io::read(&self.socket, spare_capacity(tail)) {
             Ok(0) => Ok(Peer::Gone),
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(Peer::Present),
             Err(Errno::CONNRESET) => Ok(Peer::Gone),

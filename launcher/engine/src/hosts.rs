@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::layout::ContainerPaths;
 
-/// Names of the files, in the container's directory and in /etc.
+/// Names of the files, in the container's run-time directory and in /etc.
 pub(crate) const FILES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
 
 /// Everybody inside may read them.
@@ -21,7 +21,7 @@ const LIMIT_BYTES: u64 = 1 << 20;
 const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
                            ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
-/// Writes the three files into the container's directory.
+/// Writes the three files into the container's run-time directory.
 pub(crate) fn write(paths: &ContainerPaths, container: &Container) -> Result<()> {
     let host_network = container.uses_host_network();
     let resolv = resolv_conf(&read_host("/etc/resolv.conf")?, container);

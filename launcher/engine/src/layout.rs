@@ -140,8 +140,14 @@ impl ContainerPaths {
         self.run.join("monitor.log")
     }
 
+    /// A file of /etc that is written at each start: in memory, since it is of no use after the run.
     pub(crate) fn etc(&self, file: &str) -> PathBuf {
-        self.directory.join(file)
+        self.run.join(file)
+    }
+
+    /// Is there if the container was given limits while it ran.
+    pub(crate) fn limited(&self) -> PathBuf {
+        self.run.join("limited")
     }
 
     /// One file per further command that runs in it.

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use crate::error::{Error, Result};
 use crate::events::Subject;
 use crate::files::{self, tolerate_missing};
+use crate::hosts;
 use crate::ids::ContainerId;
 use crate::layout::{ContainerPaths, Layout};
 use crate::limits::Groups;
@@ -179,9 +180,12 @@ pub(crate) fn remove_staged(staged: &ContainerPaths) -> Result<()> {
 pub(crate) fn remove_run_directory(paths: &ContainerPaths) -> Result<()> {
     keep_notes(paths)?;
     files::remove_tree(&paths.execs())?;
-    let (socket, notes) = (paths.socket(), paths.monitor_notes());
-    for file in [&socket, &notes] {
-        tolerate_missing(fs::remove_file(file)).map_err(Error::io("remove", file))?;
+    let own = [paths.socket(), paths.monitor_notes(), paths.limited()];
+    for file in own
+        .into_iter()
+        .chain(hosts::FILES.map(|name| paths.etc(name)))
+    {
+        tolerate_missing(fs::remove_file(&file)).map_err(Error::io("remove", &file))?;
     }
     tolerate_missing(fs::remove_dir(&paths.run)).map_err(Error::io("remove", &paths.run))
 }

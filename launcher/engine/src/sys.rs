@@ -62,9 +62,19 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     }
 }
 
-/// Keeps the allocator of a process with several threads small: every thread would get an arena of its own.
-pub(crate) fn limit_malloc_arenas() {
-    // SAFETY: mallopt only sets a parameter; the process has one thread when this is called.
-    let accepted = unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
-    log::trace!("malloc arenas limited: {accepted}");
+/// From this size on an allocation is a mapping of its own.
+const MAPPED_FROM_BYTES: libc::c_int = 128 * 1024;
+
+/// Keeps the allocator of a process with several threads small. Every thread would get an arena of its own; and once a
+/// mapping of megabytes had been freed, the next would be taken from an arena, cleared by hand and kept (mallopt(3),
+/// `M_MMAP_THRESHOLD`: setting it ends its growing).
+pub(crate) fn limit_malloc() {
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, 2),
+        (libc::M_MMAP_THRESHOLD, MAPPED_FROM_BYTES),
+    ] {
+        // SAFETY: mallopt only sets a parameter; the process has one thread when this is called.
+        let accepted = unsafe { libc::mallopt(parameter, value) };
+        log::trace!("malloc parameter {parameter}: {accepted}");
+    }
 }

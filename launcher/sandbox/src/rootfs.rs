@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::weaken::{self, Hole};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
@@ -98,6 +98,11 @@ impl Rootfs {
             flags,
             ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
         )
+    }
+
+    /// Whether `fd` is on the file system of the root itself, as far as is known without asking a server for it.
+    pub(crate) fn is_on_its_filesystem(&self, fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+        Ok(device_of(fd)? == device_of(self.fd.as_fd())?)
     }
 
     /// Opens a directory, making it (root:root 0755) and its parents where they are missing.
@@ -211,6 +216,12 @@ fn make_one(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
         Err(Errno::EXIST) => Ok(()),
         other => other,
     }
+}
+
+fn device_of(fd: BorrowedFd<'_>) -> Result<(u32, u32), Errno> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(fd, "", flags, StatxFlags::empty())?;
+    Ok((stat.stx_dev_major, stat.stx_dev_minor))
 }
 
 /// Returns the magic number of the filesystem `fd` is on.

@@ -13,6 +13,7 @@ use fuser::BackingId;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::bounded;
 use crate::node::NodeId;
 
 /// Numbers are spread over this many locks.
@@ -82,7 +83,7 @@ impl Faces {
         let size = NonZeroUsize::new(BACKINGS).unwrap_or(NonZeroUsize::MIN);
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
-            kept: Mutex::new(LruCache::new(size)),
+            kept: Mutex::new(bounded::cache(size)),
         }
     }
 

@@ -1,24 +1,17 @@
 //! What may be known of the process behind a request.
 
-/// Bit of `CAP_FSETID` in a capability mask.
-const CAP_FSETID: u32 = 4;
-
-/// Bit of `CAP_MKNOD`.
-const CAP_MKNOD: u32 = 27;
-
-/// Bit of `CAP_SYS_ADMIN`.
-const CAP_SYS_ADMIN: u32 = 21;
+use rustix::process::Pid;
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// True if the process keeps set-id bits when it writes or truncates (`CAP_FSETID`). The FUSE library does not pass the
 /// kernel's own verdict on; asked only for files that carry such bits. Without a visible process: root keeps them.
 pub(crate) fn may_keep_set_id(pid: u32, uid: u32) -> bool {
-    effective_capabilities(pid).map_or(uid == 0, |mask| mask & (1 << CAP_FSETID) != 0)
+    has(pid, CapabilitySet::FSETID).unwrap_or(uid == 0)
 }
 
 /// True if this process can make device nodes that work: with `CAP_MKNOD` in the first user namespace.
 pub(crate) fn makes_devices() -> bool {
-    let mask = effective_capabilities(std::process::id()).unwrap_or_default();
-    is_first_namespace() && mask & (1 << CAP_MKNOD) != 0
+    has(std::process::id(), CapabilitySet::MKNOD).unwrap_or_default() && is_first_namespace()
 }
 
 fn is_first_namespace() -> bool {
@@ -28,7 +21,7 @@ fn is_first_namespace() -> bool {
 
 /// True if `trusted.` attributes are listed to the process (`CAP_SYS_ADMIN`). Without a visible process: to root.
 pub(crate) fn may_see_trusted(pid: u32, uid: u32) -> bool {
-    effective_capabilities(pid).map_or(uid == 0, |mask| mask & (1 << CAP_SYS_ADMIN) != 0)
+    has(pid, CapabilitySet::SYS_ADMIN).unwrap_or(uid == 0)
 }
 
 /// True if a supplementary group of the process is this one.
@@ -39,8 +32,12 @@ pub(crate) fn is_in_group(pid: u32, gid: u32) -> bool {
         .any(|group| group.parse() == Ok(gid))
 }
 
-fn effective_capabilities(pid: u32) -> Option<u64> {
-    u64::from_str_radix(status_line(pid, "CapEff:")?.trim(), 16).ok()
+/// Whether a capability of the process is in effect; `None`: there is no such process to be seen from here (a number of 0
+/// stands for one).
+fn has(pid: u32, capability: CapabilitySet) -> Option<bool> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    let sets = capabilities(Some(pid)).ok()?;
+    Some(sets.effective.contains(capability))
 }
 
 fn status_line(pid: u32, key: &str) -> Option<String> {

@@ -22,6 +22,7 @@ use rustix::process::Signal;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::host_config::Resources;
 use crate::ids::ContainerId;
 use crate::records::{self, StateRecord};
@@ -331,7 +332,10 @@ pub(crate) fn change(
     }
     check(now)?;
     if engine.load(id)?.is_running() {
-        let state = records::read_state(&engine.layout.container(id))?;
+        let paths = engine.layout.container(id);
+        let state = records::read_state(&paths)?;
+        // Before they are there: the monitor looks for them after the run if it finds this.
+        files::write(&paths.limited(), b"", 0o600)?;
         set_running(id, &state, now)?;
     }
     Ok(())

@@ -143,7 +143,7 @@ pub(crate) fn detach(log: &Path, kept: &[std::os::fd::BorrowedFd<'_>]) -> Result
     // A session and process group of its own: the terminal's Ctrl-C is not for it.
     nix::unistd::setsid().map_err(|errno| Error::system("start a session")(errno.into()))?;
     sys::close_others(kept).map_err(Error::system("close descriptors"))?;
-    sys::limit_malloc_arenas();
+    sys::limit_malloc();
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| Error::io("open", Path::new("/dev/null"))(errno.into()))?;
     // What the monitor itself has to say, panics included, goes to a file beside the container's log.
@@ -333,7 +333,8 @@ impl Life<'_> {
         // A limit may have been given to it while it ran.
         let groups = match self.groups.placement() {
             Some(_) => std::mem::take(&mut self.groups),
-            None => Groups::made_later(&self.container.id),
+            None if self.paths.limited().exists() => Groups::made_later(&self.container.id),
+            None => Groups::default(),
         };
         let killed = groups.out_of_memory();
         if killed {

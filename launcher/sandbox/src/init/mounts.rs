@@ -305,7 +305,7 @@ impl Executor {
             root.make_file(&mount.target)
         };
         let target = target.map_err(|errno| user_target_error(&mount.target, errno))?;
-        refuse_proc(target.as_fd(), &mount.target)?;
+        refuse_proc(root, target.as_fd(), &mount.target)?;
         attach(tree.as_fd(), target.as_fd())
             .map_err(|errno| user_target_error(&mount.target, errno))
     }
@@ -332,7 +332,7 @@ impl Executor {
             Some(fd) => fd,
             None => root.make_directory(&mount.target).map_err(failed)?,
         };
-        refuse_proc(target.as_fd(), &mount.target)?;
+        refuse_proc(root, target.as_fd(), &mount.target)?;
         let mut options = vec![format!("mode={:o}", mode.unwrap_or(covered_mode))];
         options.extend(size_bytes.map(|size| format!("size={size}")));
         options.extend(data.iter().cloned());
@@ -473,8 +473,10 @@ fn is_usual_device(stat: &rustix::fs::Stat) -> bool {
 }
 
 /// A volume on /proc would put a made-up procfs where programs, and we, look for the kernel's.
-fn refuse_proc(target: BorrowedFd<'_>, path: &Path) -> Result<(), Failure> {
-    let on_proc = filesystem_magic(target).during_at("inspect", path)? == PROC_MAGIC;
+fn refuse_proc(root: &Rootfs, target: BorrowedFd<'_>, path: &Path) -> Result<(), Failure> {
+    let in_root = root.is_on_its_filesystem(target);
+    let on_proc = !in_root.during_at("inspect", path)?
+        && filesystem_magic(target).during_at("inspect", path)? == PROC_MAGIC;
     if on_proc && !weaken::is_open(Hole::ProcVolume) {
         return Err(Failure::MountTarget {
             target: path.to_owned(),
