@@ -52,15 +52,29 @@ impl InoPlan {
         fits.then_some(place << DEVICE_SHIFT | ino)
     }
 
+    /// A number outside the scheme for an object that it does not cover, as where a union is a lower of another: the same
+    /// at the next mount, and when a directory has come to the upper.
+    pub(crate) fn spread(&self, dev: u64, ino: u64) -> u64 {
+        let place = self.devices.iter().position(|&known| known == dev);
+        outside(hash(&(place, ino)))
+    }
+
     /// Numbers outside the scheme, in the order in which they are to be tried: always the same for the same object, so
     /// that none need be remembered for an object that is forgotten and met again.
     pub(crate) fn fallback(key: &Key) -> impl Iterator<Item = u64> {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        let first = hasher.finish();
-        (0..u64::MAX)
-            .map(move |step| FALLBACK | (first.wrapping_add(step) & ((EXTRA_IDS ^ FALLBACK) - 1)))
+        let first = hash(key);
+        (0..u64::MAX).map(move |step| outside(first.wrapping_add(step)))
     }
+}
+
+fn hash(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn outside(number: u64) -> u64 {
+    FALLBACK | (number & ((EXTRA_IDS ^ FALLBACK) - 1))
 }
 
 #[cfg(test)]
@@ -76,6 +90,14 @@ mod tests {
         assert_eq!(plan.preferred(12, 1234), None);
         assert_eq!(plan.preferred(7, 1), None);
         assert_eq!(plan.preferred(7, 1 << 48), None);
+    }
+
+    #[test]
+    fn large_numbers_of_a_device_are_spread_alike_at_every_mount() {
+        let first = InoPlan::new([7, 9]).spread(9, 1 << 50);
+        assert_eq!(InoPlan::new([7, 12]).spread(12, 1 << 50), first);
+        assert_ne!(InoPlan::new([7, 9]).spread(7, 1 << 50), first);
+        assert!((FALLBACK..EXTRA_IDS).contains(&first));
     }
 
     #[test]

@@ -213,7 +213,9 @@ impl Table {
         let kept = self.kept.lock().get(key).copied();
         // What a layer says of itself may be anything.
         let wanted = wanted.filter(|number| (2..EXTRA_IDS).contains(number));
-        let first = [kept, wanted, self.plan.preferred(dev, number)];
+        let own = self.plan.preferred(dev, number);
+        let own = own.unwrap_or_else(|| self.plan.spread(dev, number));
+        let first = [kept, wanted, Some(own)];
         let mut numbers = first.into_iter().flatten().chain(InoPlan::fallback(key));
         loop {
             // There are more numbers than there can be nodes.

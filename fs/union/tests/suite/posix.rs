@@ -200,3 +200,34 @@ fn root_fuse_numbers_are_the_same_at_the_next_mount_of_layers_on_several_devices
     }
     stage.shell("umount l1 l2");
 }
+
+/// A union as a lower of another has numbers of 64 bits, for which there is no scheme.
+#[test]
+fn root_fuse_numbers_of_a_union_over_a_union_are_the_same_at_the_next_mount() {
+    require_root();
+    let inner = Stage::new(
+        1,
+        "mount -t tmpfs none l1; mkdir -p l1/d/e l1/empty; echo 1 > l1/d/e/f; ln l1/d/e/f l1/g; ln -s f l1/s",
+    );
+    let below = inner.mount();
+    let mut outer = Stage::new(0, "");
+    let lower = outer.path("l1");
+    outer.shell(&format!("ln -s {} l1", inner.path("m").display()));
+    assert!(lower.exists());
+    outer.lowers = 1;
+    let numbers = || outer.shell("find m -mindepth 1 -printf '%p %i\\n' | sort");
+    let first = outer.mount();
+    let before = numbers();
+    outer.shell("chown -hR 7 m; echo 2 >> m/g");
+    assert_eq!(numbers(), before);
+    outer.shell("mv m/d m/moved; mv m/moved m/d");
+    first.unmount().unwrap();
+    first.wait().unwrap();
+    let again = outer.mount();
+    assert_eq!(numbers(), before);
+    again.unmount().unwrap();
+    again.wait().unwrap();
+    below.unmount().unwrap();
+    below.wait().unwrap();
+    inner.shell("umount l1");
+}
