@@ -69,7 +69,7 @@ fn mounts(directory: &Path) -> Vec<String> {
 }
 
 fn mount_points(directory: &Path) -> Vec<String> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
     points
         .filter(|point| Path::new(point).starts_with(directory))

@@ -8,6 +8,7 @@ pub mod docker;
 pub mod inside;
 pub mod leftovers;
 pub mod mapping;
+mod own_mounts;
 pub mod program;
 pub mod rootfs;
 pub mod store;
@@ -15,5 +16,6 @@ pub mod tracer;
 pub mod tree;
 
 pub use inside::Inside;
+pub use own_mounts::own_mounts;
 pub use program::{Outcome, Who};
 pub use store::Store;

@@ -35,6 +35,20 @@ impl View {
         Ok((Handle::Own(self.lower_handle(file.data_owner())?), false))
     }
 
+    /// Opens the lower file that holds a node's bytes, or held them before they were copied up.
+    pub(crate) fn open_old_data(&self, node: &NodeRef) -> Result<DataFile> {
+        let file = node.stack.file();
+        let file = file.ok_or(Error::refused("open", Errno::STALE))?;
+        let handle = self.lower_handle(file.data_owner())?;
+        let fd = self
+            .retry_short_of_fds(|| open::reopen(handle.as_fd(), OFlags::RDONLY | OFlags::NOCTTY))
+            .op("open data")?;
+        Ok(DataFile {
+            fd,
+            in_upper: false,
+        })
+    }
+
     /// Opens the file that holds a node's bytes now. A lower is only ever opened for reading.
     pub(crate) fn open_data(&self, node: &NodeRef, flags: OFlags) -> Result<DataFile> {
         let (handle, in_upper) = self.data_handle(node)?;

@@ -111,10 +111,12 @@ impl View {
 
     /// Copies up what a rename needs in the upper.
     fn bring_up(&self, movement: &Move<'_>) -> Result<()> {
+        // Before anything is copied up: what is refused leaves no trace, not even in a ctime.
+        let bound = |node: &NodeRef| node.is_dir() && !node.stack.is_none();
+        if !self.features.redirect_dir && movement.moved().any(bound) {
+            return Err(Error::refused("rename", Errno::XDEV));
+        }
         for node in movement.moved() {
-            if node.is_dir() && !node.stack.is_none() && !self.features.redirect_dir {
-                return Err(Error::refused("rename", Errno::XDEV));
-            }
             self.require_changeable(node, "rename")?;
             self.copy_up(node, Need::Attributes)?;
             self.fix_data_place(node)?;

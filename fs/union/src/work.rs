@@ -21,8 +21,9 @@ use crate::layers::Place;
 use crate::sys::{object, open, xattr};
 use crate::traces::{Trace, Traces};
 
-/// How long the lock of an upper is tried for: a predecessor's umount may return before its server has gone.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the lock of an upper is tried for: a predecessor's umount may return before its server has gone, and that can
+/// take seconds where it closes removed files and the disk is busy.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -49,7 +50,7 @@ pub(crate) struct Work {
     whiteout: Mutex<bool>,
     traces: Traces,
     /// Locks on the upper and the work directory, held by being open.
-    _locks: [OwnedFd; 2],
+    locks: [OwnedFd; 2],
 }
 
 impl Work {
@@ -92,7 +93,7 @@ impl Work {
             dir,
             next: AtomicU64::new(0),
             whiteout: Mutex::new(false),
-            _locks: locks,
+            locks,
         };
         this.probe(upper, space)?;
         if features.volatile {
@@ -103,6 +104,11 @@ impl Work {
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// Flushes everything in the file system that the upper is in.
+    pub(crate) fn flush_file_system(&self) -> std::result::Result<(), Errno> {
+        rustix::fs::syncfs(&self.locks[0])
     }
 
     /// Notes that a mark of a feature is about to enter the upper.

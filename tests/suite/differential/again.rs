@@ -29,7 +29,7 @@ fn hold_over_mounts(layers: &Layers, kind: Kind, seed: u64) -> Result<(), String
     trees.look()?;
     for mount in 0..MOUNTS {
         let told = |error| format!("mount {mount}: {error}");
-        let mut case = Case::new(&arena, Path::new(""), kind);
+        let mut case = Case::new(&arena, Path::new(""), kind, 0);
         // The kernel's overlayfs refuses other lowers for an upper in which it has written an index.
         case.leave_the_kernel_out();
         for step in 0..OPERATIONS {

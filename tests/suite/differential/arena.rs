@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mille_tests::program::{Outcome, built, run, shell};
-use mille_tests::tree;
+use mille_tests::{own_mounts, tree};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Which way the mounts are made.
@@ -20,6 +20,8 @@ pub struct Kind {
     pub kernel: bool,
     /// The kernel keeps hard links over copy-up, in an index of its own that only it can read.
     pub index: bool,
+    /// Everything is in memory, where no copy-up waits for a disk.
+    pub memory: bool,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
         userxattr: false,
         kernel: true,
         index: true,
+        memory: false,
     };
     /// Root of a user namespace.
     pub const NAMESPACE: Kind = Kind {
@@ -105,12 +108,18 @@ impl Layers {
 
     /// Makes the layers and changes them by a script.
     fn made_by(kind: Kind, uppers: Option<&Path>, script: &str) -> Self {
+        if nix::unistd::geteuid().is_root() {
+            own_mounts();
+        }
         let directory = tempfile::Builder::new()
             .prefix("mille-d-")
             .tempdir_in("/var/tmp")
             .unwrap();
-        tree::set_mode(directory.path(), 0o755);
         let at = directory.path().display().to_string();
+        if kind.memory {
+            shell(&format!("mount -t tmpfs none {at}"));
+        }
+        tree::set_mode(directory.path(), 0o755);
         let family = if kind.userxattr { "user" } else { "trusted" };
         shell(&format!(
             "umask 022; cd {at} && X={family}; {LAYERS}{script}"
@@ -156,6 +165,14 @@ impl Layers {
             self.fingerprints,
             "a layer was written to"
         );
+    }
+}
+
+impl Drop for Layers {
+    fn drop(&mut self) {
+        if self.kind.memory {
+            umount2(self.directory.path(), MntFlags::MNT_DETACH).ok();
+        }
     }
 }
 
@@ -346,7 +363,7 @@ impl<'a> Arena<'a> {
 }
 
 fn is_mounted(point: &Path) -> bool {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let point = point.to_string_lossy();
     table
         .lines()

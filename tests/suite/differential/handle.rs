@@ -76,6 +76,9 @@ pub fn apply(file: &mut File, operation: &Op) -> Answer {
     done()
 }
 
+/// What [`sought`] answers where a hole or data was found that is one.
+pub const RIGHT: &str = "right";
+
 /// Looks for data or a hole. Where a file system keeps its holes is its own affair, so the answer tells only whether what
 /// was passed over is as it must be.
 fn sought(file: &mut File, at: u64, hole: bool) -> Answer {
@@ -100,5 +103,5 @@ fn sought(file: &mut File, at: u64, hole: bool) -> Answer {
         Err(rustix::io::Errno::NXIO) if !content.is_empty() => !hole && zeros(size),
         Err(error) => return Err(errno(error)),
     };
-    Ok(format!("right: {right}"))
+    Ok(if right { RIGHT } else { "wrong" }.to_owned())
 }

@@ -4,10 +4,12 @@
 //! documentation of the union names too. The kernel's overlayfs vouches for the expectations: where it answers otherwise
 //! than the plain directory, it leaves the comparison if the states differ from then on.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::arena::{Arena, Kind, Layers};
+use super::crew::Crew;
 use super::hand::{Answer, Hand};
 use super::moments::Watch;
 use super::op::Op;
@@ -38,7 +40,7 @@ pub struct Tally {
 pub fn hold(operations: &[Op], layers: &Layers, kind: Kind) -> Result<Tally, String> {
     let arena = Arena::new(layers);
     let mut trees = Trees::new(&arena);
-    let mut case = Case::new(&arena, Path::new(""), kind);
+    let mut case = Case::new(&arena, Path::new(""), kind, members(operations));
     trees.look()?;
     for (step, operation) in operations.iter().enumerate() {
         case.timed_step(step, operation)?;
@@ -65,7 +67,7 @@ pub fn hold_together(
     trees.look()?;
     let outcomes: Vec<Result<Duration, String>> = std::thread::scope(|scope| {
         let run = |(place, operations): &(&str, Vec<Op>)| {
-            let mut case = Case::new(&arena, Path::new(place), kind);
+            let mut case = Case::new(&arena, Path::new(place), kind, members(operations));
             for (step, operation) in operations.iter().enumerate() {
                 case.timed_step(step, operation)
                     .map_err(|error| format!("{place}, {error}"))?;
@@ -130,28 +132,85 @@ impl Trees {
     }
 }
 
+/// Who carries out operations in a tree.
+enum Actor {
+    /// This process.
+    Own(Hand),
+    /// Others.
+    Crew(Crew),
+}
+
+impl Actor {
+    fn new(root: PathBuf, members: usize) -> Self {
+        match members {
+            0 => Actor::Own(Hand::new(root)),
+            members => Actor::Crew(Crew::new(root, members)),
+        }
+    }
+
+    fn root(&self) -> &Path {
+        match self {
+            Actor::Own(hand) => hand.root(),
+            Actor::Crew(crew) => crew.root(),
+        }
+    }
+
+    fn apply(&mut self, operation: &Op) -> Answer {
+        match self {
+            Actor::Own(hand) => hand.apply(operation),
+            Actor::Crew(crew) => crew.apply(operation),
+        }
+    }
+
+    /// The size of the file that an operation has just opened in a slot.
+    fn opened(&self, slot: usize) -> u64 {
+        match self {
+            Actor::Own(hand) => hand.held_size(slot).unwrap_or(0),
+            Actor::Crew(crew) => crew.opened(),
+        }
+    }
+}
+
+/// True if a path leads to a directory.
+fn is_dir(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
+}
+
+/// True if two paths lead to one object.
+fn are_one(one: &Path, other: &Path) -> bool {
+    let number = |path: &Path| path.symlink_metadata().map(|meta| meta.ino()).ok();
+    number(one).is_some() && number(one) == number(other)
+}
+
+/// How many processes a sequence speaks of.
+fn members<'a>(operations: impl IntoIterator<Item = &'a Op>) -> usize {
+    let members = operations.into_iter().filter_map(Op::member);
+    members.max().map_or(0, |last| last + 1)
+}
+
 /// One sequence on all trees.
 pub struct Case {
     kind: Kind,
-    ours: Hand,
-    kernel: Option<Hand>,
-    plain: Hand,
+    ours: Actor,
+    kernel: Option<Actor>,
+    plain: Actor,
     upper: PathBuf,
-    /// Slots that were opened to read a large file.
-    reads_old: Vec<usize>,
+    /// Slots, and whose, that were opened to read a large file.
+    reads_old: Vec<(Option<usize>, usize)>,
     /// The longest time that an operation took in all trees together.
     pub longest_step: Duration,
     tally: Tally,
 }
 
 impl Case {
-    /// Works in one directory of the trees.
-    pub fn new(arena: &Arena<'_>, place: &Path, kind: Kind) -> Self {
+    /// Works in one directory of the trees, in this process or with so many others in each tree.
+    pub fn new(arena: &Arena<'_>, place: &Path, kind: Kind, members: usize) -> Self {
+        let actor = |root: PathBuf| Actor::new(root.join(place), members);
         Case {
             kind,
-            ours: Hand::new(arena.ours().join(place)),
-            kernel: arena.kernel().map(|root| Hand::new(root.join(place))),
-            plain: Hand::new(arena.plain().join(place)),
+            ours: actor(arena.ours()),
+            kernel: arena.kernel().map(actor),
+            plain: actor(arena.plain()),
             upper: arena.upper().join(place),
             reads_old: Vec::new(),
             longest_step: Duration::ZERO,
@@ -187,7 +246,7 @@ impl Case {
             // object it is nothing, though not to a kernel without an index, for which they are two.
             let kernel = self.kernel.as_mut().map(|hand| hand.apply(operation));
             let right = match &ours {
-                Ok(_) => self.plain.are_one(from, to),
+                Ok(_) => are_one(&self.plain.root().join(from), &self.plain.root().join(to)),
                 Err(_) => kernel.as_ref().is_none_or(|kernel| *kernel == ours),
             };
             return match right {
@@ -225,22 +284,20 @@ impl Case {
 
     /// True for the move of a directory.
     fn moves_dir(&self, operation: &Op) -> bool {
+        let is_dir = |path: &str| is_dir(&self.plain.root().join(path));
         match operation.act() {
-            Op::Rename { from, .. } | Op::RenameNoReplace { from, .. } => self.plain.is_dir(from),
-            Op::Exchange { from, to } => self.plain.is_dir(from) || self.plain.is_dir(to),
+            Op::Rename { from, .. } | Op::RenameNoReplace { from, .. } => is_dir(from),
+            Op::Exchange { from, to } => is_dir(from) || is_dir(to),
             _ => false,
         }
     }
 
     fn note_slots(&mut self, operation: &Op) {
         if let Op::Open { slot, write, .. } = operation.act() {
-            self.reads_old.retain(|old| old != slot);
-            let large = |hand: &Hand| {
-                hand.held_size(*slot)
-                    .is_some_and(|size| size > SHARED_UP_TO)
-            };
-            if !write && large(&self.ours) {
-                self.reads_old.push(*slot);
+            let whose = (operation.member(), *slot);
+            self.reads_old.retain(|old| *old != whose);
+            if !write && self.ours.opened(*slot) > SHARED_UP_TO {
+                self.reads_old.push(whose);
             }
         }
     }
@@ -249,7 +306,15 @@ impl Case {
     fn may_differ(&self, operation: &Op, ours: &Answer, plain: &Answer) -> bool {
         match operation.act() {
             // A descriptor for reading a large lower file shows the old bytes after a copy-up.
-            Op::ReadHandle(slot) => self.reads_old.contains(slot) && ours.is_ok() && plain.is_ok(),
+            Op::ReadHandle(slot) => {
+                let whose = (operation.member(), *slot);
+                self.reads_old.contains(&whose) && ours.is_ok() && plain.is_ok()
+            }
+            // It may be past the new end then, and must fit what is read.
+            Op::Seek { slot, .. } => {
+                let whose = (operation.member(), *slot);
+                self.reads_old.contains(&whose) && *ours == Ok(super::handle::RIGHT.to_owned())
+            }
             // POSIX allows either, and file systems differ.
             Op::Rename { .. } | Op::Rmdir(_) => *ours == Err(ENOTEMPTY) && *plain == Err(EEXIST),
             // Where there is none: success on a disk file system, ENODATA on any overlay.

@@ -212,6 +212,12 @@ pub enum Op {
     RemoveTree(Path),
     /// The same as uid 1000, gid 1000, without privileges.
     AsUser(Box<Op>),
+    /// The operation of this number, by a process of a crew.
+    By {
+        member: usize,
+        number: u64,
+        operation: Box<Op>,
+    },
 }
 
 /// Open descriptors a sequence may hold at once.
@@ -223,6 +229,20 @@ const IDS: &[u32] = &[0, 1000, 77];
 const LENGTHS: &[usize] = &[1, 7, 512, 4096, 5000, 140_000];
 
 impl Op {
+    /// The operation that this number names.
+    pub fn numbered(number: u64) -> Op {
+        Self::any(&mut Random::new(number))
+    }
+
+    /// The operation that a number names, by a member of a crew.
+    pub fn by(member: usize, number: u64) -> Op {
+        Op::By {
+            member,
+            number,
+            operation: Box::new(Self::numbered(number)),
+        }
+    }
+
     /// Chooses an operation; changes are commoner than looks.
     pub fn any(random: &mut Random) -> Op {
         if random.below(8) == 0 {
@@ -244,8 +264,19 @@ impl Op {
     /// What is done, by whomever.
     pub fn act(&self) -> &Op {
         match self {
-            Op::AsUser(inner) => inner.act(),
+            Op::AsUser(inner)
+            | Op::By {
+                operation: inner, ..
+            } => inner.act(),
             other => other,
+        }
+    }
+
+    /// Which process of a crew does it.
+    pub fn member(&self) -> Option<usize> {
+        match self {
+            Op::By { member, .. } => Some(*member),
+            _ => None,
         }
     }
 

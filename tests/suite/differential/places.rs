@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use mille_tests::program::{built, require, run, shell};
-use mille_tests::{Inside, inside};
+use mille_tests::{Inside, inside, own_mounts};
 
 use super::arena::{Kind, Layers};
 use super::{explore, explore_on, soak};
@@ -52,13 +52,13 @@ fn soak_user_namespace_fuse_union_behaves_as_overlayfs() {
         metacopy: true,
         ..Kind::NAMESPACE
     };
-    soak(&[Kind::NAMESPACE, with_metacopy], 200_000);
+    soak(explore, &[Kind::NAMESPACE, with_metacopy], 200_000);
 }
 
 #[test]
 fn soak_user_fuse_union_behaves_as_a_directory() {
     inside!(Inside::Ordinary);
-    soak(&[Kind::ORDINARY], 100_000);
+    soak(explore, &[Kind::ORDINARY], 100_000);
 }
 
 /// A file system of its own in a file, mounted while this lives.
@@ -68,6 +68,7 @@ struct Volume {
 
 impl Volume {
     fn new(kind: &str) -> Self {
+        own_mounts();
         let directory = tempfile::Builder::new()
             .prefix("mille-v-")
             .tempdir_in("/var/tmp")

@@ -166,3 +166,93 @@ fn root_fuse_a_mapping_leaves_the_capability() {
         ],
     );
 }
+
+/// Who reads the old bytes finds their holes.
+#[test]
+fn root_fuse_a_reader_of_the_old_bytes_finds_their_holes() {
+    holds(
+        Kind::ROOT,
+        &[
+            Op::Open {
+                slot: 2,
+                path: "b",
+                write: false,
+                append: false,
+            },
+            Op::Append {
+                path: "b",
+                len: 140_000,
+                fill: 88,
+            },
+            Op::Seek {
+                slot: 2,
+                at: 4643,
+                hole: true,
+            },
+        ],
+    );
+}
+
+#[test]
+fn root_fuse_a_reader_of_the_old_bytes_seeks_past_the_new_end() {
+    holds(
+        Kind::ROOT,
+        &[
+            Op::Open {
+                slot: 2,
+                path: "b",
+                write: false,
+                append: false,
+            },
+            Op::OpenTrunc("b"),
+            Op::Seek {
+                slot: 2,
+                at: 1762,
+                hole: true,
+            },
+        ],
+    );
+}
+
+#[test]
+fn root_fuse_a_range_is_not_copied_onto_itself() {
+    let copy = Op::CopyRange { from: "b", to: "b" };
+    holds(Kind::ROOT, &[copy]);
+}
+
+/// The other one was copied up before, and its ctime changed behind the kernel's back.
+#[test]
+fn user_namespace_fuse_an_exchange_that_is_refused_leaves_no_trace() {
+    inside!(Inside::Namespace);
+    holds(
+        Kind::NAMESPACE,
+        &[
+            Op::Exchange {
+                from: "red",
+                to: "dir",
+            },
+            Op::AsUser(Box::new(Op::Mkdir {
+                path: "red",
+                mode: 0o700,
+            })),
+        ],
+    );
+}
+
+#[test]
+fn user_fuse_what_may_no_longer_be_opened_can_be_flushed() {
+    inside!(Inside::Ordinary);
+    holds(
+        Kind::ORDINARY,
+        &[
+            Op::Open {
+                slot: 0,
+                path: "c",
+                write: false,
+                append: false,
+            },
+            Op::ChmodHandle { slot: 0, mode: 0 },
+            Op::Sync(0),
+        ],
+    );
+}

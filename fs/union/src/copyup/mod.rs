@@ -288,6 +288,11 @@ impl View {
                 Some(file) => object::sync_open(file, data_only_here),
                 None => object::sync(handle.as_fd(), data_only_here),
             };
+            let synced = match synced {
+                // An ordinary user's server may no longer open it. Flushing more than was asked for will do.
+                Err(Errno::ACCESS) => self.require_writable("fsync")?.flush_file_system(),
+                other => other,
+            };
             if let Err(errno) = synced {
                 here.unsynced.fetch_or(fresh, Ordering::Relaxed);
                 return Err(errno).op("fsync");

@@ -381,17 +381,25 @@ impl Server {
             };
             return Ok(files.write.insert(Arc::new(data.fd)).clone());
         }
-        if let Some(file) = files.write.as_ref().filter(|_| !files.write_only) {
+        // A reader under the old number goes on seeing the lower's bytes, as its mappings do.
+        let reads_old = matches!(&face.way, Way::Direct(backing) if !backing.in_upper);
+        if let Some(file) = &files.write
+            && !files.write_only
+            && !reads_old
+        {
             return Ok(file.clone());
         }
-        let in_upper = node.data_in_upper();
+        let in_upper = node.data_in_upper() && !reads_old;
         if let Some(file) = &files.read
             && files.in_upper == in_upper
         {
             return Ok(file.clone());
         }
-        // A reader under the old number goes on seeing the lower's bytes, as its mappings do.
-        match (self.view.open_data(node, OFlags::RDONLY), &files.read) {
+        let data = match reads_old {
+            true => self.view.open_old_data(node),
+            false => self.view.open_data(node, OFlags::RDONLY),
+        };
+        match (data, &files.read) {
             // Copied up, and the mode has changed: nobody has written, or there would be a descriptor for that.
             (Err(error), Some(file)) if error.is(Os::ACCESS) => Ok(file.clone()),
             (data, _) => {

@@ -66,6 +66,19 @@ fn an_upper_is_used_by_one_at_a_time_but_may_be_looked_at() {
     stage.try_view(Access::Exclusive).unwrap();
 }
 
+/// umount(8) returns before a server has gone, and on a busy machine that takes its time.
+#[test]
+fn a_predecessor_that_takes_its_time_is_waited_for() {
+    let stage = Stage::new(1, "");
+    let predecessor = stage.view();
+    let leaves = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(2500));
+        drop(predecessor);
+    });
+    stage.try_view(Access::Exclusive).unwrap();
+    leaves.join().unwrap();
+}
+
 #[test]
 fn overlapping_directories_are_refused() {
     let stage = Stage::new(1, "mkdir -p l1/inner");
