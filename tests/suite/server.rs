@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use mille_tests::own_mounts;
 use mille_tests::program::{built, run_within, shell};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -25,6 +26,7 @@ struct Stage {
 impl Stage {
     /// Directories `l`, `u`, `w`, `m`, and what a script puts there.
     fn new(script: &str) -> Self {
+        own_mounts();
         let directory = tempfile::Builder::new()
             .prefix("mille-s-")
             .tempdir_in("/var/tmp")
@@ -67,7 +69,7 @@ impl Stage {
     }
 
     fn is_mounted(&self) -> bool {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
         mounts.lines().any(|line| {
             let mut words = line.split(' ');
             words.next() == Some("millefs") && words.next() == self.point.to_str()
@@ -466,6 +468,11 @@ for d in range(100):
     let (mut full, mut after) = round();
     for _ in 3..rounds {
         (full, after) = round();
+    }
+    // On a busy machine the kernel takes its time to tell what it has forgotten.
+    let patience = Instant::now() + Duration::from_secs(60);
+    while after > baseline + baseline / 10 && Instant::now() < patience {
+        after = after.min(round().1);
     }
     let node = (full - after) * 1024 / 100_000;
     assert!(

@@ -48,13 +48,29 @@ impl log::Log for Heard {
 impl Stage {
     /// Makes layers by a shell script that runs in the temporary directory with `l1` … made.
     pub(crate) fn new(lowers: usize, script: &str) -> Self {
+        Self::made(lowers, script, false)
+    }
+
+    /// The same on a tmpfs, where nothing waits for a disk.
+    pub(crate) fn in_memory(lowers: usize, script: &str) -> Self {
+        Self::made(lowers, script, true)
+    }
+
+    fn made(lowers: usize, script: &str, in_memory: bool) -> Self {
         if log::set_logger(&Heard).is_ok() {
             log::set_max_level(log::LevelFilter::Warn);
+        }
+        if is_root() {
+            own_mounts();
         }
         let directory = tempfile::Builder::new()
             .prefix("mille-u-")
             .tempdir_in("/var/tmp")
             .unwrap();
+        if in_memory {
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("tmpfs", directory.path(), "tmpfs", flags, None).unwrap();
+        }
         for layer in 1..=lowers {
             fs::create_dir(directory.path().join(format!("l{layer}"))).unwrap();
         }
@@ -212,6 +228,21 @@ impl Stage {
     }
 }
 
+/// Moves this thread and what it starts into a mount namespace of its own, once: a namespace that another test makes of the
+/// machine's mounts would have a copy of ours, and we would wait for its end.
+fn own_mounts() {
+    thread_local! {
+        static DONE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    if DONE.replace(true) {
+        return;
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let private =
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).unwrap();
+}
+
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -265,9 +296,9 @@ pub(crate) fn split<'a>(view: &View, path: &'a str) -> (NodeRef, &'a OsStr) {
 impl Drop for Stage {
     /// A failed test must not leave mounts behind.
     fn drop(&mut self) {
-        for name in ["m", "small", "l1", "l2"] {
+        for name in ["m", "small", "l1", "l2", ""] {
             let path = self.path(name);
-            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
             let mounted = mounts.lines().any(|line| {
                 line.split(' ')
                     .nth(1)

@@ -27,6 +27,8 @@ pub(super) struct Setting {
     pub(super) metacopy: bool,
     /// Whether overlayfs is to see the same in the upper.
     pub(super) overlayfs: bool,
+    /// Everything in /var/tmp; else in memory, where no copy-up waits for a disk.
+    pub(super) on_disk: bool,
 }
 
 impl Default for Setting {
@@ -35,6 +37,7 @@ impl Default for Setting {
             options: MountOptions::default(),
             metacopy: true,
             overlayfs: true,
+            on_disk: false,
         }
     }
 }
@@ -54,7 +57,10 @@ const SHOWN: usize = 30;
 impl Arena {
     /// Builds the trees, makes the calls, compares; fails if anything differs.
     pub(super) fn run(cases: Vec<Case>, setting: &Setting) {
-        let mut stage = Stage::new(2, "mkdir p; chmod 755 .");
+        let mut stage = match setting.on_disk {
+            true => Stage::new(2, "mkdir p; chmod 755 ."),
+            false => Stage::in_memory(2, "mkdir p; chmod 755 ."),
+        };
         stage.features.metacopy = setting.metacopy;
         let mut arena = Self {
             stage,

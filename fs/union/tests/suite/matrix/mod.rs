@@ -168,6 +168,14 @@ fn renames() -> Vec<Vec<Call>> {
     all
 }
 
+/// Each case flushes what it copies up, thousands of times; most of them in memory, some on a disk, as layers usually are.
+fn on_disk() -> Setting {
+    Setting {
+        on_disk: true,
+        ..Setting::default()
+    }
+}
+
 const EVERYWHERE: &[Place] = &[Place::Lower, Place::Upper, Place::Copied];
 
 #[test]
@@ -178,7 +186,7 @@ fn ci_root_fuse_matrix_of_opens_in_a_lower() {
         &[Caller::Root],
         &single(opens(false)),
     );
-    Arena::run(cases, &Setting::default());
+    Arena::run(cases, &on_disk());
 }
 
 #[test]
@@ -224,7 +232,7 @@ fn ci_root_fuse_matrix_of_calls_on_one_object_in_a_lower() {
     let mut calls = unary();
     calls.truncate(calls.len() / NAMES.len());
     let cases = cases(&objects(&[Place::Lower]), &[Caller::Root], &calls);
-    Arena::run(cases, &Setting::default());
+    Arena::run(cases, &on_disk());
 }
 
 #[test]
