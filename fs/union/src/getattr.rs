@@ -38,8 +38,12 @@ impl View {
     /// # Errors
     /// A failed system call on a layer.
     pub fn attr(&self, node: &NodeRef) -> Result<Attr> {
-        let stat = self.object_stat(node)?;
-        let mut attr = Attr::from_stat(&stat, node.ino);
+        self.attr_of(node, &self.object_stat(node)?)
+    }
+
+    /// The same, from `stat` of the object that gives the node its attributes.
+    pub(crate) fn attr_of(&self, node: &NodeRef, stat: &Stat) -> Result<Attr> {
+        let mut attr = Attr::from_stat(stat, node.ino);
         attr.kind = node.kind;
         let state = node.state.read();
         let (in_upper, metacopy, removed) = match &state.upper {
@@ -251,7 +255,7 @@ impl View {
     }
 
     /// The owner that counts: one that the user namespace does not know is root where a layer is the machine's own.
-    fn show_owner(&self, layer: u16, stat: &mut Stat) {
+    pub(crate) fn show_owner(&self, layer: u16, stat: &mut Stat) {
         let Owner { uid, gid } = self.owners.of_lower(Owner {
             uid: stat.st_uid,
             gid: stat.st_gid,

@@ -11,6 +11,7 @@ use mille_layer::{DirMarks, Opaque, Probe, dir_marks, file_marks, probe};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use crate::attr::Attr;
 use crate::chain::Met;
 use crate::error::{Context, Error, Result};
 use crate::node::{
@@ -22,6 +23,9 @@ use crate::view::View;
 
 /// The longest name, as everywhere in Linux.
 pub(crate) const NAME_MAX: usize = 255;
+
+/// A node, and `stat` of the object that gives it its attributes where the search has come by it.
+type Known = (NodeRef, Option<Stat>);
 
 /// What the layers have under one name.
 #[derive(Debug)]
@@ -101,8 +105,33 @@ impl View {
         self.lookup_locked(parent, name)
     }
 
+    /// As [`Self::lookup`], with the node's attributes: what was looked at is not looked at again.
+    pub(crate) fn lookup_attr(
+        &self,
+        parent: &NodeRef,
+        name: &OsStr,
+    ) -> Result<Option<(NodeRef, Attr)>> {
+        let found = {
+            let _names = parent.names().read();
+            self.look_up(parent, name)?
+        };
+        let Some((node, stat)) = found else {
+            return Ok(None);
+        };
+        let attr = match stat {
+            Some(stat) => self.attr_of(&node, &stat)?,
+            None => self.attr(&node)?,
+        };
+        Ok(Some((node, attr)))
+    }
+
     /// As [`Self::lookup`], with the parent's name lock held by the caller.
     pub(crate) fn lookup_locked(&self, parent: &NodeRef, name: &OsStr) -> Result<Option<NodeRef>> {
+        let found = self.look_up(parent, name)?;
+        Ok(found.map(|(node, _)| node))
+    }
+
+    fn look_up(&self, parent: &NodeRef, name: &OsStr) -> Result<Option<Known>> {
         if !parent.is_dir() {
             return Err(Error::refused("lookup", Errno::NOTDIR));
         }
@@ -116,7 +145,7 @@ impl View {
     }
 
     /// Asks the layers.
-    fn find(&self, parent: &NodeRef, name: &OsStr) -> Result<Option<NodeRef>> {
+    fn find(&self, parent: &NodeRef, name: &OsStr) -> Result<Option<Known>> {
         if let Some(dir) = self.upper_dir(parent)? {
             match probe(dir.as_fd(), name, Opaque::No, self.upper_dialects())
                 .op("look up in upper")?
@@ -136,27 +165,32 @@ impl View {
                                 name: name.to_owned(),
                             },
                         );
-                        return Ok(Some(node));
+                        return Ok(Some((node, Some(stat))));
                     }
                     let found = self.find_below_upper(dir.as_fd(), name, stat, parent)?;
-                    return Ok(found.map(|found| self.node_for(parent, name, found)));
+                    return Ok(found.map(|found| (self.node_for(parent, name, found), Some(stat))));
                 }
                 Probe::Absent => {}
             }
         }
         let course = Course::Under(name.as_bytes().to_vec());
         let found = self.find_lower(&parent.stack, course, Want::Any)?;
-        Ok(found.map(|(stack, stat)| {
-            self.node_for(
-                parent,
-                name,
-                Found {
-                    upper: None,
-                    stack,
-                    stat,
-                },
-            )
-        }))
+        let Some((stack, mut stat)) = found else {
+            return Ok(None);
+        };
+        let layer = stack.file().map(LowerFile::layer);
+        let found = Found {
+            upper: None,
+            stack,
+            stat,
+        };
+        let node = self.node_for(parent, name, found);
+        // Another of its names may have brought it up; what a directory shows may be another layer's.
+        let Some(layer) = layer.filter(|_| !node.in_upper()) else {
+            return Ok(Some((node, None)));
+        };
+        self.show_owner(layer, &mut stat);
+        Ok(Some((node, Some(stat))))
     }
 
     /// True if a name would show were the upper empty. What cannot be found out counts as there.

@@ -45,8 +45,8 @@ impl Filesystem for Adapter {
         server.count(Op::Lookup);
         let found = server
             .node(parent)
-            .and_then(|parent| server.view.lookup(&parent, name));
-        server.entry_reply(found, reply);
+            .and_then(|parent| server.view.lookup_attr(&parent, name));
+        server.lookup_reply(found, reply);
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {

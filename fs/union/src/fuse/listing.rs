@@ -94,12 +94,7 @@ impl Server {
             }
             for (cookie, name) in batch {
                 offset = cookie;
-                let found = self.view.lookup(&dir, &name);
-                let found = found.and_then(|node| {
-                    node.map(|node| self.view.attr(&node).map(|attr| (node, attr)))
-                        .transpose()
-                });
-                let full = match found {
+                let full = match self.view.lookup_attr(&dir, &name) {
                     Ok(Some((node, attr))) => add(cookie, &name, Some(&node), &attr),
                     // Gone since the listing was taken: left out.
                     Ok(None) => continue,

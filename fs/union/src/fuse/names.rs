@@ -30,7 +30,7 @@ impl Server {
             let owner = self.owner(request);
             self.view.make(&parent, name, what, umask, owner)
         });
-        self.entry_reply(made.map(Some), reply);
+        self.entry_reply(made, reply);
     }
 
     pub(crate) fn create(
@@ -146,7 +146,7 @@ impl Server {
         let slow = self.is_slow(&node, true);
         self.run(slow, move |server| {
             let linked = server.view.link(&node, &parent, &newname);
-            server.entry_reply(linked.map(|()| Some(node)), reply);
+            server.entry_reply(linked.map(|()| node), reply);
         });
     }
 

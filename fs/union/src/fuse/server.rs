@@ -170,11 +170,20 @@ impl Server {
     }
 
     /// Gives the kernel a node as the answer to a request for a name.
-    pub(crate) fn entry_reply(&self, found: Result<Option<NodeRef>>, reply: fuser::ReplyEntry) {
+    pub(crate) fn entry_reply(&self, found: Result<NodeRef>, reply: fuser::ReplyEntry) {
         let found = found.and_then(|node| {
-            node.map(|node| self.view.attr(&node).map(|attr| (node, attr)))
-                .transpose()
+            let attr = self.view.attr(&node)?;
+            Ok(Some((node, attr)))
         });
+        self.lookup_reply(found, reply);
+    }
+
+    /// The same with what is known of it already; `None` is a name that is not there.
+    pub(crate) fn lookup_reply(
+        &self,
+        found: Result<Option<(NodeRef, Attr)>>,
+        reply: fuser::ReplyEntry,
+    ) {
         match found {
             Ok(Some((node, attr))) => {
                 let id = node.id();
