@@ -40,23 +40,23 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let server = &self.0;
-        server.count(Op::Lookup);
+        server.count(request, Op::Lookup);
         let found = server
             .node(parent)
             .and_then(|parent| server.view.lookup_attr(&parent, name));
         server.lookup_reply(found, reply);
     }
 
-    fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
-        self.0.count(Op::Forget);
+    fn forget(&self, request: &Request, ino: INodeNo, nlookup: u64) {
+        self.0.count(request, Op::Forget);
         self.0.forget(convert::node_id(ino), nlookup);
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let server = &self.0;
-        server.count(Op::Getattr);
+        server.count(request, Op::Getattr);
         match server.node(ino) {
             Ok(node) => {
                 let attr = server.view.attr(&node);
@@ -85,7 +85,7 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let server = &self.0;
-        server.count(Op::Setattr);
+        server.count(request, Op::Setattr);
         let time = |time| match convert::requested_time(time) {
             Some(time) => SetTime::To(time),
             None => SetTime::Now,
@@ -112,9 +112,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         let server = &self.0;
-        server.count(Op::Readlink);
+        server.count(request, Op::Readlink);
         match server
             .node(ino)
             .and_then(|node| server.view.read_link(&node))
@@ -134,7 +134,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.0.count(Op::Mknod);
+        self.0.count(request, Op::Mknod);
         let kind = FileType::from_raw_mode(mode);
         let what = Make::Node {
             kind,
@@ -153,7 +153,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.0.count(Op::Mkdir);
+        self.0.count(request, Op::Mkdir);
         self.0.make(
             request,
             parent,
@@ -174,7 +174,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.0.count(Op::Symlink);
+        self.0.count(request, Op::Symlink);
         self.0.make(
             request,
             parent,
@@ -185,19 +185,19 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.0.count(Op::Unlink);
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.0.count(request, Op::Unlink);
         self.0.remove(parent, name, false, reply);
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.0.count(Op::Rmdir);
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.0.count(request, Op::Rmdir);
         self.0.remove(parent, name, true, reply);
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -205,7 +205,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.0.count(Op::Rename);
+        self.0.count(request, Op::Rename);
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
         self.0
             .rename((parent, name), (newparent, newname), flags, reply);
@@ -213,19 +213,19 @@ impl Filesystem for Adapter {
 
     fn link(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         newparent: INodeNo,
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.0.count(Op::Link);
+        self.0.count(request, Op::Link);
         self.0.link(ino, newparent, newname, reply);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let server = &self.0;
-        server.count(Op::Open);
+        server.count(request, Op::Open);
         if server.opens_unseen {
             // Once: the kernel does not ask again.
             return reply.error(Errno::ENOSYS);
@@ -241,7 +241,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -251,7 +251,7 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let server = &self.0;
-        server.count(Op::Read);
+        server.count(request, Op::Read);
         let file = match server.data(ino, false) {
             Ok((_, file)) => file,
             Err(error) => return reply.error(server.refusal("read", &error)),
@@ -281,7 +281,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let server = &self.0;
-        server.count(Op::Write);
+        server.count(request, Op::Write);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let written = server.data(ino, true).and_then(|(node, file)| {
@@ -301,20 +301,20 @@ impl Filesystem for Adapter {
 
     fn flush(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
         // Nothing is held back, so there is nothing to flush; the kernel does not ask again.
-        self.0.count(Op::Flush);
+        self.0.count(request, Op::Flush);
         reply.error(Errno::ENOSYS);
     }
 
     fn release(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
@@ -322,68 +322,68 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.count(Op::Release);
+        self.0.count(request, Op::Release);
         self.0.release(ino, fh);
         reply.ok();
     }
 
     fn fsync(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.count(Op::Fsync);
+        self.0.count(request, Op::Fsync);
         self.0.sync(ino, datasync, reply);
     }
 
-    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         // Listings need no state of their own: the kernel then sends no OPENDIR and caches what it reads.
-        self.0.count(Op::Opendir);
+        self.0.count(request, Op::Opendir);
         reply.error(Errno::ENOSYS);
     }
 
     fn readdir(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.0.count(Op::Readdir);
+        self.0.count(request, Op::Readdir);
         self.0.readdir(ino, offset, reply);
     }
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.0.count(Op::Readdirplus);
+        self.0.count(request, Op::Readdirplus);
         self.0.readdirplus(ino, offset, reply);
     }
 
     fn fsyncdir(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.count(Op::Fsyncdir);
+        self.0.count(request, Op::Fsyncdir);
         self.0.sync(ino, datasync, reply);
     }
 
-    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let server = &self.0;
-        server.count(Op::Statfs);
+        server.count(request, Op::Statfs);
         match server.view.statfs() {
             Ok(fs) => {
                 let small = |wide: u64| u32::try_from(wide).unwrap_or(u32::MAX);
@@ -412,7 +412,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.0.count(Op::Setxattr);
+        self.0.count(request, Op::Setxattr);
         let flags = XattrFlags::from_bits_retain(u32::try_from(flags).unwrap_or(0));
         self.0
             .setxattr(request.into(), (ino, name), value, flags, reply);
@@ -420,35 +420,35 @@ impl Filesystem for Adapter {
 
     fn getxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         size: u32,
         reply: ReplyXattr,
     ) {
-        self.0.count(Op::Getxattr);
+        self.0.count(request, Op::Getxattr);
         self.0.getxattr(ino, name, size, reply);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.0.count(Op::Listxattr);
+        self.0.count(request, Op::Listxattr);
         self.0.listxattr(request.into(), ino, size, reply);
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.0.count(Op::Removexattr);
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.0.count(request, Op::Removexattr);
         self.0.removexattr(ino, name, reply);
     }
 
     fn access(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         _mask: fuser::AccessFlags,
         reply: ReplyEmpty,
     ) {
         // The kernel judges by itself (default_permissions) and does not ask again.
-        self.0.count(Op::Access);
+        self.0.count(request, Op::Access);
         reply.error(Errno::ENOSYS);
     }
 
@@ -462,14 +462,14 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.0.count(Op::Create);
+        self.0.count(request, Op::Create);
         self.0
             .create(request, (parent, name), mode & 0o7777, umask, flags, reply);
     }
 
     fn ioctl(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
@@ -478,13 +478,13 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        self.0.count(Op::Ioctl);
+        self.0.count(request, Op::Ioctl);
         self.0.ioctl(ino, cmd, in_data, reply);
     }
 
     fn poll(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
         _notifier: fuser::PollNotifier,
@@ -493,13 +493,13 @@ impl Filesystem for Adapter {
         reply: fuser::ReplyPoll,
     ) {
         // Files are always ready, and the kernel knows.
-        self.0.count(Op::Poll);
+        self.0.count(request, Op::Poll);
         reply.error(Errno::ENOSYS);
     }
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -507,26 +507,26 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.0.count(Op::Fallocate);
+        self.0.count(request, Op::Fallocate);
         self.0.fallocate(ino, offset, length, mode, reply);
     }
 
     fn lseek(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.0.count(Op::Lseek);
+        self.0.count(request, Op::Lseek);
         self.0.lseek(ino, offset, whence, reply);
     }
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         ino_in: INodeNo,
         _fh_in: FileHandle,
         offset_in: u64,
@@ -537,7 +537,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.0.count(Op::CopyFileRange);
+        self.0.count(request, Op::CopyFileRange);
         self.0
             .copy_range((ino_in, offset_in), (ino_out, offset_out), len, reply);
     }

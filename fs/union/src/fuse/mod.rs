@@ -16,6 +16,7 @@ mod kernel;
 mod listing;
 mod mount;
 mod names;
+mod near;
 mod options;
 mod pool;
 mod server;

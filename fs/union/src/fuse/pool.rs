@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::near;
+
 /// A request to be finished elsewhere.
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -87,6 +89,7 @@ impl Pool {
 
 /// A thread's life.
 fn work(pool: &Mutex<Shared>) {
+    near::set_free();
     let jobs = pool.lock().jobs.clone();
     loop {
         let next = jobs.lock().recv_timeout(IDLE);

@@ -11,6 +11,7 @@ use super::bare::Bareness;
 use super::convert;
 use super::counters::{Counters, Op};
 use super::faces::Faces;
+use super::near::Near;
 use super::options::{MountOptions, Passthrough};
 use super::pool::Pool;
 use super::tidy::Tidy;
@@ -35,6 +36,7 @@ pub(crate) struct Server {
     pub(crate) counters: Arc<Counters>,
     pub(crate) pool: Pool,
     pub(crate) tidy: Arc<Tidy>,
+    pub(crate) near: Near,
     pub(crate) bareness: Arc<Bareness>,
     pub(crate) notifier: OnceLock<Notifier>,
     /// Whether the kernel may be given backing files; cleared when it turns out that it will not take them.
@@ -76,6 +78,7 @@ impl Server {
             counters,
             pool: Pool::new(),
             tidy: Arc::default(),
+            near: Near::new(),
             bareness: Arc::default(),
             opens_unseen: options.read_only && !view_is_writable && !mutable && !ordinary,
             notifier: OnceLock::new(),
@@ -89,8 +92,14 @@ impl Server {
         }
     }
 
-    pub(crate) fn count(&self, op: Op) {
+    /// Notes that a request is about to be served.
+    pub(crate) fn count(&self, request: &Request, op: Op) {
         self.counters.count(op);
+        if matches!(op, Op::Read | Op::Write | Op::CopyFileRange) {
+            self.near.moved_data();
+        } else {
+            self.near.asked(request.pid());
+        }
     }
 
     /// The node a request is about.

@@ -10,4 +10,5 @@ pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod object;
 pub(crate) mod open;
+pub(crate) mod processor;
 pub(crate) mod xattr;
