@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
+use crate::bounded;
 use crate::error::{Context, Error, Result};
 use crate::node::DirPlace;
 use crate::sys::map::Map;
@@ -102,7 +103,7 @@ impl Indexed {
             index: chain.index,
             first,
             layers: u16::try_from(chain.roots.len()).ok()?,
-            places: Mutex::new(LruCache::new(size)),
+            places: Mutex::new(bounded::cache(size)),
         })
     }
 
