@@ -138,6 +138,7 @@ macro_rules! golden {
 }
 
 golden! {
+    ci_root_fuse_commit_is_dockers: "commit.txt";
     ci_root_fuse_diff_is_dockers: "diff.txt";
     ci_root_fuse_exec_is_dockers: "exec.txt";
     ci_root_fuse_images_are_dockers: "images.txt";

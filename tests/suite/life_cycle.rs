@@ -332,6 +332,14 @@ fn init(who: Who) {
         assert!(start.elapsed() < Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(20));
     }
+    // Into the container leads another way than its first process, into which nobody may look.
+    assert_eq!(store.line("exec c1 cat /proc/1/comm").ok(), "mille-init");
+    store.line("cp c1:/etc/passwd copied").ok();
+    store
+        .line("run -d --init --name c2 --health-cmd true --health-interval 100ms bb sleep 1000")
+        .ok();
+    wait_for(&store, "c2", "{{.State.Health.Status}}", "healthy");
+    store.line("rm -f c2").ok();
     store.line("stop c1").ok();
     assert_eq!(store.line("logs c1").ok(), "up\ngot");
     assert_eq!(

@@ -55,13 +55,13 @@ pub(crate) fn exec(
     // The descriptor keeps the number from being given to another process while it is used.
     let first = process::open(state.state.pid, state.init_start).ok_or_else(not_running)?;
     join(engine, id)?;
-    let mut spec = launch::exec_spec(&container, options)?;
+    let mut spec = launch::exec_spec(&engine.layout, &container, options)?;
     spec.window = window(io).filter(|_| options.terminal);
     spec.cgroup = Groups::of_command(&container, state.state.pid);
     let (stdio, ours) = pipes(options, io).map_err(Error::system("make pipes"))?;
-    let init = Pid::from_raw(state.state.pid);
-    let mut child =
-        mille_sandbox::exec(init, &spec, stdio).map_err(|error| refused(&error, id, &first))?;
+    let entrance = process::entrance(state.state.pid);
+    let mut child = mille_sandbox::exec(Pid::from_raw(entrance.pid), &spec, stdio)
+        .map_err(|error| refused(&error, id, &first))?;
     let events = ExecEvents::begin(engine, &container, options);
     // It runs already: an unwritable record is no reason to leave it alone.
     let record = Running::note(&engine.layout.container(id), child.pid().as_raw());

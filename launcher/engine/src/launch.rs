@@ -31,12 +31,12 @@ pub(crate) fn spec(layout: &Layout, container: &Container, nested: bool) -> Resu
     spec.mounts = mounts(layout, container)?;
     spec.joined = joining::joined(layout, container)?;
     spec.devices = devices::find(&container.host_config.resources.devices)?;
-    spec.seccomp = security.filter(spec.capabilities, spec.privileged);
+    spec.seccomp = security.filter(layout, spec.capabilities, spec.privileged);
     Ok(spec)
 }
 
-/// The spec without its seccomp filter, which takes as long to compile as all else here, and without its mounts and
-/// devices, which may not be there yet.
+/// The spec without its seccomp filter, which is not needed to check it, and without its mounts and devices, which may not
+/// be there yet.
 fn unfiltered(layout: &Layout, container: &Container, nested: bool) -> Result<(Spec, Security)> {
     let host = &container.host_config;
     let config = &container.config;
@@ -90,7 +90,11 @@ fn unfiltered(layout: &Layout, container: &Container, nested: bool) -> Result<(S
 }
 
 /// Makes the spec of one more command.
-pub(crate) fn exec_spec(container: &Container, options: &ExecOptions) -> Result<ExecSpec> {
+pub(crate) fn exec_spec(
+    layout: &Layout,
+    container: &Container,
+    options: &ExecOptions,
+) -> Result<ExecSpec> {
     let mut spec = ExecSpec::new(options.command.clone());
     let mut env = Environment::of(container, options.terminal);
     for entry in &options.env {
@@ -109,7 +113,7 @@ pub(crate) fn exec_spec(container: &Container, options: &ExecOptions) -> Result<
     spec.capabilities = capabilities(container)?.0;
     let security = security(container)?;
     spec.no_new_privileges = security.no_new_privileges;
-    spec.seccomp = security.filter(spec.capabilities, spec.privileged);
+    spec.seccomp = security.filter(layout, spec.capabilities, spec.privileged);
     spec.rlimits = rlimits(container);
     spec.session_keyring = Some(format!("_ses.{}", container.id));
     Ok(spec)

@@ -47,6 +47,11 @@ impl Layout {
         self.run.join("events.lock")
     }
 
+    /// Compiled seccomp filters.
+    pub(crate) fn seccomp(&self) -> PathBuf {
+        self.run.join("seccomp")
+    }
+
     /// One file per mount of people's own.
     pub(crate) fn served(&self) -> PathBuf {
         self.run.join("mounts")

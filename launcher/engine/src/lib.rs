@@ -20,6 +20,7 @@ mod events;
 mod exec;
 mod exec_records;
 mod files;
+mod filters;
 mod freeze;
 mod fuse_device;
 mod health;

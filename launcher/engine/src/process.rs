@@ -25,6 +25,44 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
     parse(&String::from_utf8_lossy(&text))
 }
 
+/// A process through which a container is entered.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    /// Its number, which is no other's as long as this value is there.
+    pub(crate) pid: i32,
+    _held: Option<OwnedFd>,
+}
+
+/// Returns the process of a container that can be looked at: its first one, or with `--init`, whose process nobody may look
+/// into from a user namespace, the command below it.
+pub(crate) fn entrance(init: i32) -> Entrance {
+    let first = Entrance {
+        pid: init,
+        _held: None,
+    };
+    if fs::read_link(format!("/proc/{init}/ns/mnt")).is_ok() {
+        return first;
+    }
+    let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children"));
+    // In the order in which they were made: orphans come later.
+    let child = children.unwrap_or_default();
+    let child = child
+        .split_whitespace()
+        .next()
+        .and_then(|pid| pid.parse().ok());
+    let Some(pid) = child else {
+        return first;
+    };
+    let held = stat(pid).and_then(|found| open(pid, found.start));
+    match held.filter(|_| stat(pid).is_some_and(|found| found.parent == init)) {
+        Some(held) => Entrance {
+            pid,
+            _held: Some(held),
+        },
+        None => first,
+    }
+}
+
 /// Whether a process is the first one of its pid namespace.
 pub(crate) fn is_first(pid: i32) -> bool {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

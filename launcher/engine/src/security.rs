@@ -5,13 +5,31 @@ use mille_sandbox::weaken::{self, Hole};
 use mille_sandbox::{CapSet, SeccompProgram};
 
 use crate::error::{Error, Result};
+use crate::filters;
+use crate::layout::Layout;
 
 /// The security options of a container, understood.
 #[derive(Debug)]
 pub(crate) struct Security {
     pub(crate) no_new_privileges: bool,
     /// None: every system call is the kernel's to judge.
-    seccomp: Option<Profile>,
+    seccomp: Option<Rules>,
+}
+
+/// A seccomp profile and the text that stands for it.
+#[derive(Debug)]
+struct Rules {
+    profile: Profile,
+    text: String,
+}
+
+impl Rules {
+    fn builtin() -> Self {
+        Self {
+            profile: Profile::builtin(),
+            text: "builtin".to_owned(),
+        }
+    }
 }
 
 impl Security {
@@ -23,7 +41,7 @@ impl Security {
     pub(crate) fn parse(options: &[String]) -> Result<Self> {
         let mut security = Security {
             no_new_privileges: false,
-            seccomp: Some(Profile::builtin()),
+            seccomp: Some(Rules::builtin()),
         };
         for option in options {
             security.take(option)?;
@@ -48,10 +66,13 @@ impl Security {
             ("no-new-privileges", None | Some("true")) => self.no_new_privileges = true,
             ("no-new-privileges", Some("false")) => self.no_new_privileges = false,
             ("seccomp", Some("unconfined")) => self.seccomp = None,
-            ("seccomp", Some("builtin")) => self.seccomp = Some(Profile::builtin()),
+            ("seccomp", Some("builtin")) => self.seccomp = Some(Rules::builtin()),
             ("seccomp", Some(json)) => {
                 let profile = Profile::from_json(json.as_bytes());
-                self.seccomp = Some(profile.map_err(|error| Error::Invalid(error.to_string()))?);
+                self.seccomp = Some(Rules {
+                    profile: profile.map_err(|error| Error::Invalid(error.to_string()))?,
+                    text: json.to_owned(),
+                });
             }
             // Nothing of the kind confines a container of ours, so this asks for what is.
             ("apparmor", Some("unconfined")) | ("label", Some("disable")) => {}
@@ -69,13 +90,25 @@ impl Security {
         Ok(())
     }
 
-    /// Compiles the filter for these capabilities; a privileged container has none.
-    pub(crate) fn filter(&self, capabilities: CapSet, privileged: bool) -> Option<SeccompProgram> {
-        let profile = self.seccomp.as_ref().filter(|_| !privileged)?;
-        Some(profile.program(&Machine {
+    /// Returns the filter for these capabilities, compiled once for all containers; a privileged container has none.
+    pub(crate) fn filter(
+        &self,
+        layout: &Layout,
+        capabilities: CapSet,
+        privileged: bool,
+    ) -> Option<SeccompProgram> {
+        let rules = self.seccomp.as_ref().filter(|_| !privileged)?;
+        let machine = Machine {
             capabilities,
             kernel: kernel_version(),
-        }))
+        };
+        let compile = |machine: &Machine| rules.profile.program(machine);
+        Some(filters::program(
+            &layout.seccomp(),
+            &rules.text,
+            &machine,
+            compile,
+        ))
     }
 }
 
@@ -103,9 +136,15 @@ mod tests {
 
     #[test]
     fn a_filter_is_there_unless_told_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout {
+            root: directory.path().to_owned(),
+            run: directory.path().to_owned(),
+        };
         let filter = |options: &[&str], privileged| {
             let security = parse(options).unwrap();
-            security.filter(CapSet::DEFAULT, privileged).is_some()
+            let filter = security.filter(&layout, CapSet::DEFAULT, privileged);
+            filter.is_some()
         };
         assert!(filter(&[], false));
         assert!(filter(&["seccomp=unconfined", "seccomp=builtin"], false));

@@ -62,7 +62,8 @@ impl Root {
         // The descriptor keeps the number from being given to another process while it is used.
         let first = process::open(state.state.pid, state.init_start).ok_or_else(not_running)?;
         exec::join(engine, &container.id)?;
-        let path = PathBuf::from(format!("/proc/{}/root", state.state.pid));
+        let entrance = process::entrance(state.state.pid);
+        let path = PathBuf::from(format!("/proc/{}/root", entrance.pid));
         let fd = directory(&path)?;
         if process::ends_within(&first, Duration::ZERO) {
             return Err(not_running());

@@ -11,10 +11,11 @@ use nix::unistd::Pid;
 use crate::container::Container;
 use crate::error::Result;
 use crate::health::{Check, ProbeResult};
+use crate::layout::Layout;
 use crate::limits::Groups;
 use crate::options::ExecOptions;
 use crate::relay::read_once;
-use crate::{launch, records};
+use crate::{launch, process, records};
 
 /// Output that is kept of a probe, in bytes.
 const OUTPUT_BYTES: usize = 4096;
@@ -46,7 +47,7 @@ struct Probe {
 
 impl Prober {
     /// Makes the prober of a container that has just been started; `None` without a check.
-    pub(super) fn new(container: &Container, init: Pid) -> Result<Option<Self>> {
+    pub(super) fn new(layout: &Layout, container: &Container, init: Pid) -> Result<Option<Self>> {
         let Some(check) = Check::of(container.config.healthcheck.as_ref()) else {
             return Ok(None);
         };
@@ -54,7 +55,7 @@ impl Prober {
             command: check.command.iter().map(Into::into).collect(),
             ..ExecOptions::default()
         };
-        let mut spec = launch::exec_spec(container, &options)?;
+        let mut spec = launch::exec_spec(layout, container, &options)?;
         spec.cgroup = Groups::of_command(container, init.as_raw());
         let started = Instant::now();
         Ok(Some(Self {
@@ -151,7 +152,8 @@ impl Prober {
             stderr: Some(stderr),
             ..Stdio::default()
         };
-        let child = mille_sandbox::exec(self.init, &self.spec, stdio);
+        let entrance = process::entrance(self.init.as_raw());
+        let child = mille_sandbox::exec(Pid::from_raw(entrance.pid), &self.spec, stdio);
         Ok((child.map_err(|error| error.to_string())?, reader))
     }
 }

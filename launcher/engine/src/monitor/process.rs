@@ -194,7 +194,7 @@ impl Life<'_> {
         self.note_running(&mut state, &prepared)?;
         // From here on SIGTERM is read by the loop; before, it simply ends this process and all that is in the making.
         let caught = Caught::new(&[Signal::SIGTERM]).map_err(Error::system("catch signals"))?;
-        let prober = Prober::new(self.container, prepared.pid())?;
+        let prober = Prober::new(self.layout, self.container, prepared.pid())?;
         let child = prepared.start().map_err(|error| Error::Start {
             exit_code: error.exit_code(),
             text: error.to_string(),
