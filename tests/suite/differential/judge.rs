@@ -261,7 +261,15 @@ impl Case {
                 Some(other) => Err(format!("EXDEV, but the kernel {other:?}")),
             };
         }
+        let before = self.mode_without_acl(operation);
         let plain = self.plain.apply(operation);
+        if ours == Err(ENODATA)
+            && plain.is_ok()
+            && self.mode_without_acl(operation) != before
+            && let Some((path, mode)) = before
+        {
+            mille_tests::tree::set_mode(&path, mode);
+        }
         if plain.is_ok() {
             self.note_slots(operation);
         }
@@ -280,6 +288,17 @@ impl Case {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The mode of what is to lose an ACL in the plain tree: where there is none, a tmpfs takes a set-group-id bit, and no
+    /// overlay is changed.
+    fn mode_without_acl(&self, operation: &Op) -> Option<(PathBuf, u32)> {
+        let Op::RemoveAcl { path, .. } = operation.act() else {
+            return None;
+        };
+        let path = self.plain.root().join(path);
+        let mode = path.metadata().ok()?.mode() & 0o7777;
+        Some((path, mode))
     }
 
     /// True for the move of a directory.
