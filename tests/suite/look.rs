@@ -29,6 +29,37 @@ fn user_fuse_an_image_is_mounted_and_unmounted() {
     assert_ne!(outcome.err(), "", "something was written into an image");
 }
 
+/// The kernel lists a mount by the path it has resolved; the mount whose name was put another way was not found.
+#[test]
+fn root_fuse_a_mount_is_found_however_its_directory_is_named() {
+    found_however_named(Who::Root);
+}
+
+#[test]
+fn user_fuse_a_mount_is_found_however_its_directory_is_named() {
+    found_however_named(Who::Ordinary);
+}
+
+fn found_however_named(who: Who) {
+    let store = Store::with_busybox(who);
+    let script = "base=$PWD; mkdir -p mnt d; ln -s mnt link; ln -s $PWD/link chain; cd d; \
+                  for at in ../mnt ../link ../chain ../d/../mnt/ \"$PWD/../link\"; do \
+                  $mille mount bb $at > ../said && $mille umount $at > ../said && echo gone; grep -c \" $base/mnt \" /proc/self/mountinfo; done; \
+                  cd ../mnt; $mille umount .";
+    let outcome = store.script(script);
+    assert_eq!(
+        outcome.out(),
+        "gone\n0\ngone\n0\ngone\n0\ngone\n0\ngone\n0",
+        "{}",
+        outcome.err()
+    );
+    assert!(
+        outcome
+            .err()
+            .ends_with("nothing of mille's is mounted there\n")
+    );
+}
+
 /// Nobody but the user can use the mount, so the kernel is not asked to check permissions: what only the container's root
 /// may read is the user's to look at as well.
 #[test]
@@ -147,6 +178,35 @@ fn user_doctor_says_what_is_there() {
     for word in ["/dev/fuse", "user namespaces", "subuid"] {
         assert!(report.contains(word), "{word}: {report}");
     }
+}
+
+/// It said that all was well where nothing could run.
+#[test]
+fn root_doctor_knows_a_machine_on_which_nothing_runs() {
+    let store = Store::with_busybox(Who::Root);
+    let elsewhere =
+        store.script("unshare -m sh -c 'mount --bind /dev/null /dev/fuse; $mille doctor'");
+    let report = elsewhere.code(1).out();
+    assert!(
+        report.contains("NO /dev/fuse        something else than the FUSE device"),
+        "{report}"
+    );
+    assert!(!report.contains("passthrough"), "{report}");
+    let powerless = "setpriv --bounding-set -sys_admin --inh-caps -sys_admin \"$mille\"";
+    let report = store.script(&format!("{powerless} doctor")).code(1).out();
+    assert!(
+        report.contains("NO capabilities     root without CAP_SYS_ADMIN"),
+        "{report}"
+    );
+    let refused = store
+        .script(&format!("{powerless} run --rm bb true"))
+        .code(125)
+        .err();
+    assert!(
+        refused.contains("root has no CAP_SYS_ADMIN here"),
+        "{refused}"
+    );
+    store.script(&format!("{powerless} ps")).ok();
 }
 
 /// Layers that are mounted get a merged index; one that is damaged, cut off or of other directories is made anew, and what

@@ -1,16 +1,14 @@
 //! Why a FUSE mount failed, in words that help: the device is not there, is not it, or is not for this user.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+
+use mille_sandbox::host;
 
 use crate::error::Error;
 
 /// The device by which a file system server talks to the kernel.
 const DEVICE: &str = "/dev/fuse";
-/// Its number since Linux 2.6.14: misc, 229.
-const NUMBER: (u32, u32) = (10, 229);
 
 /// Turns the error of a mount into one that says what to do, if the device is to blame.
 pub(crate) fn explain(error: mille_union::Error) -> Error {
@@ -30,27 +28,23 @@ pub(crate) fn explain(error: mille_union::Error) -> Error {
 /// What is wrong with the device, and the command that helps; `refused` is why it could not be opened.
 fn advice(device: &Path, refused: Option<&io::Error>) -> Option<String> {
     let name = device.display();
-    let Ok(meta) = fs::metadata(device) else {
+    let Ok(stat) = rustix::fs::stat(device) else {
         return Some(format!(
             "there is no FUSE device here: run `sudo modprobe fuse` (in a container: start that with --device {name})"
         ));
     };
-    let number = (
-        rustix::fs::major(meta.rdev()),
-        rustix::fs::minor(meta.rdev()),
-    );
-    if !meta.file_type().is_char_device() || number != NUMBER {
+    if !host::is_fuse_device(&stat) {
+        let (major, minor) = host::FUSE_NUMBER;
         return Some(format!(
-            "{name} is something else than the FUSE device: run `sudo rm {name} && sudo mknod -m 666 {name} c {} {}`",
-            NUMBER.0, NUMBER.1
+            "{name} is something else than the FUSE device: run `sudo rm {name} && sudo mknod -m 666 {name} c {major} {minor}`"
         ));
     }
     match refused?.kind() {
         io::ErrorKind::PermissionDenied => Some(format!(
             "{name} has mode {:04o} and owner {}:{}: run `sudo chmod 666 {name}`",
-            meta.mode() & 0o7777,
-            meta.uid(),
-            meta.gid()
+            stat.st_mode & 0o7777,
+            stat.st_uid,
+            stat.st_gid
         )),
         // ENXIO, ENODEV: a device node without a driver.
         _ => Some("the kernel has no FUSE: run `sudo modprobe fuse`".to_owned()),
@@ -67,7 +61,7 @@ mod tests {
         let path = directory.path().join("fuse");
         let said = |refused| advice(&path, refused).unwrap();
         assert!(said(None).contains("sudo modprobe fuse"));
-        fs::write(&path, "").unwrap();
+        std::fs::write(&path, "").unwrap();
         assert!(said(None).contains("mknod -m 666"));
         let refused = io::Error::from(io::ErrorKind::PermissionDenied);
         assert!(

@@ -235,8 +235,7 @@ fn view(engine: &Engine, source: &MountSource) -> Result<Arc<View>> {
 
 /// Takes a mount of ours away.
 pub(crate) fn umount(engine: &Engine, directory: &Path) -> Result<()> {
-    // Not resolved by the file system itself: a mount whose server died answers nothing.
-    let absolute = std::path::absolute(directory).map_err(Error::io("unmount", directory))?;
+    let absolute = place_of(directory).map_err(Error::io("unmount", directory))?;
     if !is_ours(&absolute)? {
         return Err(Error::Invalid(format!(
             "{}: nothing of mille's is mounted there",
@@ -275,6 +274,31 @@ pub(crate) fn umount(engine: &Engine, directory: &Path) -> Result<()> {
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
+}
+
+/// Most links that are followed, as in the kernel (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
+/// The path by which the kernel lists a mount: links and `..` resolved, but the mount itself not entered, since one whose
+/// server died answers nothing.
+fn place_of(directory: &Path) -> std::io::Result<PathBuf> {
+    let mut path = directory.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        let Some(name) = path.file_name() else {
+            // "..", or the root: what is meant is above.
+            return fs::canonicalize(&path);
+        };
+        let parent = match path.parent() {
+            Some(parent) if parent != Path::new("") => fs::canonicalize(parent)?,
+            _ => std::env::current_dir()?,
+        };
+        path = parent.join(name);
+        match fs::read_link(&path) {
+            Ok(target) => path = parent.join(target),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(std::io::Error::from_raw_os_error(libc::ELOOP))
 }
 
 /// Takes away a mount whose server is gone: nobody can be using it.

@@ -55,6 +55,9 @@ pub(crate) fn open(options: &EngineOptions) -> Result<Engine> {
 
 fn enter(layout: &Layout, access: Access, real_root: bool) -> Result<(Mode, bool)> {
     if real_root {
+        if access != Access::Records {
+            check_root()?;
+        }
         return Ok((Mode::Root, false));
     }
     let remembered = Remembered::read(layout)?;
@@ -66,6 +69,18 @@ fn enter(layout: &Layout, access: Access, real_root: bool) -> Result<(Mode, bool
         Remembered::write(layout, mode)?;
     }
     Ok((mode, mode != Mode::Root))
+}
+
+/// Root of an ordinary container looks like root and can mount nothing: better told at once than by whatever fails first.
+fn check_root() -> Result<()> {
+    if mille_sandbox::host::can_mount() {
+        return Ok(());
+    }
+    Err(Error::Invalid(
+        "root has no CAP_SYS_ADMIN here, so that nothing can be mounted: give it to the container or unit that this runs \
+         in (--cap-add SYS_ADMIN), or be an ordinary user; `mille doctor` tells more"
+            .to_owned(),
+    ))
 }
 
 /// Removes what a killed command left in the store, unless somebody is at work there: nobody waits for that.

@@ -57,6 +57,17 @@ impl Failure {
         }
     }
 
+    /// The same text with the exit code of a client that could not even ask.
+    pub(crate) fn before_running(self) -> Self {
+        match self {
+            Failure::Plain { text, .. } => Failure::Plain {
+                text,
+                code: CLIENT_ERROR,
+            },
+            other => other,
+        }
+    }
+
     /// Prints the failure on standard error and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         if output::is_unread() {

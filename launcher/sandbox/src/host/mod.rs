@@ -2,10 +2,14 @@
 
 mod report;
 
-pub use report::{CgroupControl, Fuse, Mapper, Passthrough, ProcMount, Report, inspect};
+pub use report::{
+    CgroupControl, FUSE_NUMBER, Fuse, Mapper, Passthrough, ProcMount, Report, inspect,
+    is_fuse_device,
+};
 
 use crate::{CapSet, IdMap};
 use rustix::fs::StatFs;
+use rustix::thread::CapabilitySet;
 use std::io;
 
 /// The few facts every plan needs; cheap to find out.
@@ -97,6 +101,12 @@ impl Host {
             _ => false,
         }
     }
+}
+
+/// Whether this process has CAP_SYS_ADMIN, without which root is no more than another user.
+pub fn can_mount() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// Whether a map is the first namespace's: every id is itself.

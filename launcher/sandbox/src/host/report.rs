@@ -45,6 +45,9 @@ pub struct Report {
     pub passthrough: Passthrough,
 }
 
+/// Major and minor number of /dev/fuse.
+pub const FUSE_NUMBER: (u32, u32) = (10, 229);
+
 /// Whether /dev/fuse can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fuse {
@@ -61,7 +64,9 @@ pub enum Fuse {
         /// Group.
         gid: u32,
     },
-    /// Something else.
+    /// Something else has its name. `sudo rm /dev/fuse && sudo mknod -m 666 /dev/fuse c 10 229`.
+    Impostor,
+    /// It is there and cannot be opened.
     Broken {
         /// The system's words.
         reason: String,
@@ -236,6 +241,9 @@ fn mount_proc_in_new_namespaces(data: Option<&std::ffi::CStr>) -> Result<(), Err
 
 fn probe_fuse() -> Fuse {
     let path = Path::new("/dev/fuse");
+    if rustix::fs::stat(path).is_ok_and(|stat| !is_fuse_device(&stat)) {
+        return Fuse::Impostor;
+    }
     match rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         Ok(_) => Fuse::Usable,
         Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => Fuse::Missing,
@@ -250,6 +258,11 @@ fn probe_fuse() -> Fuse {
             },
         },
     }
+}
+
+/// Whether this is the FUSE device: misc, 229, since Linux 2.6.14.
+pub fn is_fuse_device(stat: &rustix::fs::Stat) -> bool {
+    crate::rootfs::is_char_device(stat, FUSE_NUMBER.0, FUSE_NUMBER.1)
 }
 
 fn probe_mapper(program: &str) -> Mapper {

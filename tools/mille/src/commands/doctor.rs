@@ -71,11 +71,10 @@ impl Line {
 fn doctor(_context: &Context, _matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let report = host::inspect().map_err(Failure::plain)?;
     let root = report.uid == 0;
-    let mut lines = vec![
-        kernel(&report),
-        fuse(&report.fuse),
-        passthrough(report.passthrough),
-    ];
+    let mut lines = vec![kernel(&report), fuse(&report.fuse)];
+    if report.fuse == Fuse::Usable {
+        lines.push(passthrough(report.passthrough));
+    }
     lines.push(user_namespaces(&report, root));
     if !root {
         lines.push(subordinate_ids(&report));
@@ -150,6 +149,11 @@ fn fuse(fuse: &Fuse) -> Line {
         Fuse::Denied { mode, uid, gid } => {
             let finding = format!("not open to this user (mode {mode:04o}, owner {uid}:{gid})");
             Line::bad(WHAT, finding, "sudo chmod 0666 /dev/fuse")
+        }
+        Fuse::Impostor => {
+            let (major, minor) = host::FUSE_NUMBER;
+            let fix = format!("sudo rm {WHAT} && sudo mknod -m 666 {WHAT} c {major} {minor}");
+            Line::bad(WHAT, "something else than the FUSE device", fix)
         }
         Fuse::Broken { reason } => Line::bad(WHAT, reason, "sudo modprobe fuse"),
     }
@@ -248,8 +252,8 @@ fn cgroups(report: &Report) -> Line {
         }
         CgroupControl::ReadOnly => Line::lesser(
             WHAT,
-            "not for this user: a commit cannot freeze its container",
-            "log in through systemd with delegation, or run as root",
+            "not to be written by this user: no limits, and a commit cannot freeze its container",
+            "log in through systemd with delegation, or run as root with all capabilities",
         ),
         CgroupControl::None => Line::lesser(
             WHAT,
@@ -269,6 +273,13 @@ fn overlay(report: &Report) -> Line {
 }
 
 fn capabilities(report: &Report, root: bool) -> Option<Line> {
+    if root && !host::can_mount() {
+        return Some(Line::bad(
+            "capabilities",
+            "root without CAP_SYS_ADMIN: nothing can be mounted",
+            "give it to the container or unit this shell runs in (--cap-add SYS_ADMIN), or be an ordinary user",
+        ));
+    }
     let missing: Vec<_> = report
         .missing_capabilities
         .iter()
