@@ -39,6 +39,14 @@ pub enum Error {
         /// What this program writes.
         known: &'static str,
     },
+    /// The store is on a file system that nobody can write.
+    #[error("open {path}: {reason}: choose another place with --root or MILLE_ROOT", path = path.display())]
+    ReadOnly {
+        /// The file of the store that was to be written.
+        path: PathBuf,
+        /// The system's word for it.
+        reason: io::Error,
+    },
     /// A record in the store is damaged.
     #[error("{path} is damaged: {reason}; `fsck` lists all damage", path = .path.display())]
     Damaged {
@@ -75,7 +83,9 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A layer's tar ends in the middle of something.
-    #[error("Error processing tar file({item}): unexpected EOF: {detail}")]
+    #[error(
+        "Error processing tar file({item}): unexpected EOF: {detail}: it is cut off; fetch or save it again"
+    )]
     LayerTruncated {
         /// Which one: a member of an archive, or a stream.
         item: String,
@@ -163,7 +173,7 @@ pub enum ResolveError {
 #[non_exhaustive]
 pub enum LoadError {
     /// The archive ends too early.
-    #[error("{item}: unexpected EOF")]
+    #[error("{item}: unexpected EOF: it is cut off; fetch or save it again")]
     Truncated {
         /// Where in the archive.
         item: String,

@@ -25,7 +25,7 @@ impl Store {
         let mut config = ContainerConfig::default();
         apply_changes(&mut config, &options.changes)?;
         options.name.as_ref().map_or(Ok(()), check_name)?;
-        let tar = Counted::new(tar, &*self.progress, Phase::Extract, ITEM, None);
+        let tar = Counted::new(tar, &*self.progress, Phase::Extract, ITEM, options.bytes);
         let layer = self.unpack(tar, ITEM)?;
         layer.check(None, ITEM)?;
         let comment = options.message.as_deref().unwrap_or(COMMENT);

@@ -182,15 +182,20 @@ impl Store {
             return Err(Error::NoSuchLayer(*layer));
         }
         let tree = self.layer_dir(layer);
-        let directory = File::open(&tree).at("open", &tree)?;
-        let path = self.layer_home(layer).join("headers");
-        let headers = File::open(&path).at("open", &path)?;
-        let headers = zstd::stream::read::Decoder::new(headers).at("read", &path)?;
-        let mut out = Hashing::new(out);
         let damaged = |reason: String| Error::LayerDamaged {
             layer: *layer,
             reason,
         };
+        let directory = match File::open(&tree) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(damaged(format!("{} is gone", tree.display())));
+            }
+            opened => opened.at("open", &tree)?,
+        };
+        let path = self.layer_home(layer).join("headers");
+        let headers = File::open(&path).at("open", &path)?;
+        let headers = zstd::stream::read::Decoder::new(headers).at("read", &path)?;
+        let mut out = Hashing::new(out);
         replay(directory.as_fd(), headers, &mut out).map_err(|error| match error {
             mille_layer::replay::ReplayError::Write(source) => Error::Write {
                 item: format!("layer {}", layer.short()),

@@ -3,6 +3,7 @@
 //! Within one process it is counted, so that an operation may be part of a larger one that holds the lock already.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,7 +78,13 @@ impl Locks {
             .truncate(false)
             .mode(0o600)
             .open(&self.path);
-        file.at("open", &self.path)
+        match file {
+            Err(reason) if reason.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                let path = self.path.clone();
+                Err(Error::ReadOnly { path, reason })
+            }
+            file => file.at("open", &self.path),
+        }
     }
 
     fn take(&self, exclusive: bool) -> Result<StoreLock, Error> {

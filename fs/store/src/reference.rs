@@ -137,6 +137,15 @@ impl Reference {
         })
     }
 
+    /// Returns the same name without its digest, if it has a tag.
+    pub(crate) fn only_tag(&self) -> Option<Self> {
+        self.tag.as_deref()?;
+        Some(Self {
+            digest: None,
+            ..self.clone()
+        })
+    }
+
     /// Returns the repository with its host: `docker.io/library/debian`.
     pub fn repository(&self) -> String {
         format!("{}/{}", self.host, self.path)

@@ -6,13 +6,14 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::error::Error;
 use crate::image::Image;
-use crate::progress::{Phase, Step};
+use crate::progress::{Phase, STRIDE, Step};
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::types::SaveItem;
@@ -92,7 +93,8 @@ impl Store {
                 let names: Vec<_> = items
                     .iter()
                     .filter(|item| item.id == *id)
-                    .filter_map(|item| item.reference.clone())
+                    // A digest was that of another manifest than the one that is written here.
+                    .filter_map(|item| item.reference.as_ref()?.only_tag())
                     .collect();
                 archive.image(image, &names, parent, &mut written)?;
             }
@@ -188,11 +190,7 @@ impl Archive<'_> {
         if names.is_empty() {
             self.manifests.push(descriptor(None));
         }
-        let tags: Vec<_> = names
-            .iter()
-            .filter(|name| name.tag().is_some())
-            .map(Reference::familiar)
-            .collect();
+        let tags: Vec<_> = names.iter().map(Reference::familiar).collect();
         self.docker.push(json!({
             "Config": format!("blobs/sha256/{}", image.id.hex()),
             "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) },
@@ -233,15 +231,22 @@ impl Archive<'_> {
         let path = format!("blobs/sha256/{}", layer.hex());
         let item = layer.short();
         self.header(&path, tar::EntryType::Regular, size)?;
-        self.store.progress.step(Step {
-            phase: Phase::Write,
-            item: &item,
-            done: 0,
-            total: Some(size),
-        });
+        let progress = Arc::clone(&self.store.progress);
+        let report = move |done| {
+            progress.step(Step {
+                phase: Phase::Write,
+                item: &item,
+                done,
+                total: Some(size),
+            });
+        };
+        report(0);
         let mut out = Exactly {
             out: self.tar.get_mut(),
+            size,
             left: size,
+            reported: 0,
+            report: &report,
         };
         self.store.write_layer_tar(layer, &mut out)?;
         let left = out.left;
@@ -251,12 +256,7 @@ impl Archive<'_> {
                 reason: format!("its tar is {left} bytes short"),
             });
         }
-        self.store.progress.step(Step {
-            phase: Phase::Write,
-            item: &item,
-            done: size,
-            total: Some(size),
-        });
+        report(size);
         self.pad(&path, size)
     }
 
@@ -312,10 +312,13 @@ fn failed(item: &str, source: io::Error) -> Error {
     }
 }
 
-/// A writer that takes no more than the header has promised.
+/// A writer that takes no more than the header has promised, and reports how far it is.
 struct Exactly<'a> {
     out: &'a mut dyn Write,
+    size: u64,
     left: u64,
+    reported: u64,
+    report: &'a dyn Fn(u64),
 }
 
 impl Write for Exactly<'_> {
@@ -325,6 +328,11 @@ impl Write for Exactly<'_> {
         }
         let count = self.out.write(bytes)?;
         self.left -= count as u64;
+        let done = self.size - self.left;
+        if done - self.reported >= STRIDE {
+            self.reported = done;
+            (self.report)(done);
+        }
         Ok(count)
     }
 

@@ -29,6 +29,8 @@ pub struct ImportOptions {
     pub created: Option<jiff::Timestamp>,
     /// The name it gets, in the same step.
     pub name: Option<Reference>,
+    /// Bytes the tar has as it comes, compressed or not, if that is known: for the progress.
+    pub bytes: Option<u64>,
 }
 
 /// An operating system and a processor, as Go names them.

@@ -1,5 +1,6 @@
 //! A container's layers as a union: what lies below, what is written, and what it is compared with.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -106,6 +107,20 @@ impl Stack {
             features: FEATURES,
             chain: self.index.clone(),
         };
-        View::open(config).map_err(Error::Union)
+        View::open(config).map_err(damaged)
+    }
+}
+
+/// Says of a layer whose directory is gone what helps.
+fn damaged(error: mille_union::Error) -> Error {
+    match &error {
+        mille_union::Error::Path { path, source, .. }
+            if source.kind() == io::ErrorKind::NotFound && path.ends_with("tree") =>
+        {
+            Error::Invalid(format!(
+                "{error}: the store is damaged: `mille fsck` lists all damage; remove the images that use this layer and load them again"
+            ))
+        }
+        _ => Error::Union(error),
     }
 }

@@ -225,6 +225,7 @@ fn explain(verb: &'static Verb, args: &[OsString], error: &clap::Error) -> Failu
         .unwrap_or_default()
         .to_owned();
     let text = match error.kind() {
+        ErrorKind::InvalidUtf8 => not_unicode(args),
         ErrorKind::UnknownArgument => unknown_flag(&name),
         ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
             format!("flag needs an argument: {}", written(args, &name))
@@ -248,6 +249,13 @@ fn explain(verb: &'static Verb, args: &[OsString], error: &clap::Error) -> Failu
             .to_owned(),
     };
     Failure::Flag { verb, text }
+}
+
+/// Names the first argument that is not UTF-8: names in a container may be, those on the command line may not.
+fn not_unicode(args: &[OsString]) -> String {
+    let word = args.iter().find(|word| word.to_str().is_none());
+    let shown = word.map(|word| word.to_string_lossy()).unwrap_or_default();
+    format!("the argument {shown:?} is not valid UTF-8")
 }
 
 fn unknown_flag(name: &str) -> String {

@@ -128,6 +128,17 @@ impl fmt::Display for EntryName {
     }
 }
 
+impl EntryName {
+    /// Where something is that comes after this entry; before the first one there is nothing to name.
+    fn as_predecessor(&self) -> String {
+        if self.0.is_empty() {
+            String::new()
+        } else {
+            format!(", after entry {self}")
+        }
+    }
+}
+
 impl fmt::Debug for EntryName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, out)
@@ -159,7 +170,7 @@ pub enum ExtractError {
         inside: String,
     },
     /// A header that cannot be understood.
-    #[error("malformed tar header at byte {position}, after entry {after}")]
+    #[error("malformed tar header at byte {position}{}", after.as_predecessor())]
     Header {
         /// Offset of the header in the tar.
         position: u64,
@@ -396,7 +407,7 @@ impl<R: Read> Extraction<'_, R> {
         }
         Err(ExtractError::Truncated {
             position: self.source.position() + available.len() as u64,
-            inside: format!("the header after entry {}", self.last),
+            inside: format!("a header{}", self.last.as_predecessor()),
         })
     }
 

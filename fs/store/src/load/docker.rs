@@ -60,5 +60,11 @@ fn tagged(text: &str) -> Result<Reference, Error> {
     if name.tag().is_none() {
         return Err(LoadError::Tag(text.to_owned()).into());
     }
+    // Nothing here has the digest that it speaks of.
+    if name.digest().is_some() {
+        return Err(Error::RefusedName(
+            "refusing to create a tag with a digest reference",
+        ));
+    }
     Ok(name)
 }

@@ -68,19 +68,47 @@ pub(super) fn find(
     let mut found: Vec<(String, Found)> = Vec::new();
     for (name, descriptors) in groups(index.manifests.unwrap_or_default())? {
         let descriptor = choose(&descriptors, platform, INDEX)?;
+        let pin = name.as_ref().and_then(Reference::digest);
         // The same image under several names is listed once for each.
         if let Some((_, known)) = found
             .iter_mut()
             .find(|(digest, _)| *digest == descriptor.digest)
         {
+            check_pin(pin, &descriptor, known)?;
             known.names.extend(name);
             continue;
         }
         let names = name.into_iter().collect();
         let image = image(members, &descriptor, names, platform)?;
+        check_pin(pin, &descriptor, &image)?;
         found.push((descriptor.digest, image));
     }
     Ok(found.into_iter().map(|(_, image)| image).collect())
+}
+
+/// Refuses the digest in a name that is neither that of what the index lists nor of the manifest that was chosen below
+/// it: whoever asks for a digest must get what has it.
+fn check_pin(
+    pin: Option<crate::Digest>,
+    listed: &Descriptor,
+    image: &Found,
+) -> Result<(), LoadError> {
+    match pin {
+        Some(pin) if pin.to_string() != listed.digest && blob_path(&pin) != image.by => {
+            Err(LoadError::Member {
+                member: INDEX.to_owned(),
+                reason: format!(
+                    "a name has the digest {pin}, but what it names has {}",
+                    listed.digest
+                ),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn blob_path(digest: &crate::Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
 }
 
 /// One image: its name, and its manifests.
@@ -136,7 +164,7 @@ impl Descriptor {
             reason: format!("{error}"),
         })?;
         Ok(Blob {
-            member: format!("blobs/sha256/{}", digest.hex()),
+            member: blob_path(&digest),
             digest: Some(digest),
             size: Some(self.size),
         })

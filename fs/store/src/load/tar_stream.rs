@@ -126,7 +126,10 @@ impl<'a> TarStream<'a> {
     fn parse(&mut self) -> Result<Parsed, Error> {
         let window = &self.buffer[self.start..self.end];
         let event = self.parser.parse(window).map_err(|error| LoadError::Tar {
-            item: format!("{ARCHIVE}, after {}", self.member),
+            item: match self.member.as_str() {
+                ARCHIVE => ARCHIVE.to_owned(),
+                member => format!("{ARCHIVE}, after {member}"),
+            },
             reason: error.to_string(),
         })?;
         Ok(match event {

@@ -8,6 +8,7 @@ use super::{Arity, Verb};
 use crate::arguments::{is_on, switch, text, value, words};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output;
 use crate::output::destination::Destination;
 
 /// `mille export`.
@@ -37,7 +38,8 @@ fn add_flags(command: Command) -> Command {
 }
 
 fn export(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    let mut destination = Destination::open(text(matches, "output"), "export", "container")?;
+    let destination = Destination::open(text(matches, "output"), "export", "container")?;
+    let mut destination = destination.counted(output::progress::reporter(false));
     let engine = context.layers()?;
     let found = engine.find(&words(matches)[0])?;
     let exported = engine.export(&found.id, is_on(matches, "flatten"), &mut destination);

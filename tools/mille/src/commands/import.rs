@@ -1,7 +1,7 @@
 //! `mille import`: makes an image of a root file system.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::Seek;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -60,6 +60,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             });
         }
     };
+    let (tar, bytes) = open(source)?;
     let options = ImportOptions {
         changes: arguments::texts(matches, "change"),
         message: arguments::text(matches, "message").map(str::to_owned),
@@ -68,8 +69,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             .transpose()?,
         created: None,
         name,
+        bytes,
     };
-    let tar = open(source)?;
     let engine = context.layers()?;
     let store = engine
         .store()
@@ -89,11 +90,13 @@ fn reference(text: &str) -> Result<Reference, Failure> {
     Ok(name.or_latest())
 }
 
-fn open(source: &str) -> Result<Box<dyn Read + Send>, Failure> {
+/// Opens what is to be imported; returns also how many bytes it has, if that is known.
+fn open(source: &str) -> Result<(File, Option<u64>), Failure> {
     if source == "-" {
-        return Ok(Box::new(File::from(
-            std::io::stdin().as_fd().try_clone_to_owned()?,
-        )));
+        let mut file = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+        let read = file.stream_position().unwrap_or(0);
+        let bytes = length(&file).map(|all| all.saturating_sub(read));
+        return Ok((file, bytes));
     }
     if source.starts_with("http://") || source.starts_with("https://") {
         let text = format!(
@@ -101,7 +104,15 @@ fn open(source: &str) -> Result<Box<dyn Read + Send>, Failure> {
         );
         return Err(Failure::plain(text));
     }
-    Ok(Box::new(open_file(Path::new(source))?))
+    let file = open_file(Path::new(source))?;
+    let bytes = length(&file);
+    Ok((file, bytes))
+}
+
+/// Pipes and devices do not say how much will come.
+fn length(file: &File) -> Option<u64> {
+    let meta = file.metadata().ok()?;
+    meta.is_file().then_some(meta.len())
 }
 
 /// Opens a file for reading; errors in docker's words.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use mille_store::{LoadEvent, LoadOptions, Source};
+use mille_store::{Error, LoadError, LoadEvent, LoadOptions, Source};
 
 use super::import::open_file;
 use super::{Arity, Verb};
@@ -49,7 +49,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let platform = arguments::text(matches, "platform")
         .map(|text| platform::read(text).map_err(Failure::plain))
         .transpose()?;
-    let source = source(arguments::text(matches, "input").unwrap_or_default())?;
+    let input = arguments::text(matches, "input").unwrap_or_default();
+    let source = source(input)?;
     let engine = context.layers()?;
     let store = engine
         .store()
@@ -67,7 +68,23 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     // As docker: errors of the archive come without the engine's prefix.
     loaded
         .map(|_| ExitCode::SUCCESS)
-        .map_err(|error| Failure::plain(chain(&error)))
+        .map_err(|error| Failure::plain(refused(input, &error)))
+}
+
+/// Names the archive where the error is one of it as a whole; docker's own texts stay as they are.
+fn refused(input: &str, error: &Error) -> String {
+    let whole = matches!(
+        error,
+        Error::LayerTruncated { .. }
+            | Error::Load(
+                LoadError::Truncated { .. } | LoadError::NotAnArchive(_) | LoadError::Tar { .. }
+            )
+    );
+    if whole && !input.is_empty() {
+        format!("{input}: {}", chain(error))
+    } else {
+        chain(error)
+    }
 }
 
 fn source(input: &str) -> Result<Source, Failure> {

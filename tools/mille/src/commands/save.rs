@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use mille_engine::{Engine, RemoveImageOptions};
+use mille_engine::{Engine, HOST_BASE, RemoveImageOptions};
 use mille_store::{ImageId, ResolveError, SaveItem};
 
 use super::{Arity, Verb};
 use crate::arguments::{self, is_on, switch, value};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output;
 use crate::output::destination::Destination;
 use crate::platform;
 
@@ -83,6 +84,9 @@ fn write(
 ) -> Result<(), Failure> {
     let mut items = Vec::new();
     for name in names {
+        if *name == HOST_BASE {
+            engine.resolve_image(name)?;
+        }
         let found = engine.store().save_items(&[name]);
         for item in found.map_err(|error| missing(error, name))? {
             if !items.contains(&item) {
@@ -97,7 +101,8 @@ fn write(
             engine.check_portable(&item.id)?;
         }
     }
-    engine.store().save(&items, out)?;
+    let progress = output::progress::reporter(false);
+    engine.store().with_progress(progress).save(&items, out)?;
     for item in &items {
         engine.note_image("save", &item.id, &item.id.to_string());
     }

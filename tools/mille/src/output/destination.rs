@@ -5,8 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use mille_store::{Phase, Progress, STRIDE, Silent, Step};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -16,13 +17,24 @@ use crate::output::{Watched, complain, go_io_error};
 /// Buffer towards the file or pipe, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
+impl std::fmt::Debug for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Destination")
+            .field("kind", &self.kind)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 /// An open destination. Dropped before [`Destination::finish`], a file leaves nothing behind.
-#[derive(Debug)]
 pub(crate) struct Destination {
     kind: Kind,
     /// As the caller gave it.
     name: String,
-    bar: ProgressBar,
+    progress: Arc<dyn Progress>,
+    /// Bytes written so far, and how many of them have been reported.
+    done: u64,
+    reported: u64,
     /// What the first failed write said.
     failed: Option<String>,
 }
@@ -66,14 +78,33 @@ impl Destination {
         Ok(Destination {
             kind,
             name: path.unwrap_or("/dev/stdout").to_owned(),
-            bar: bar(verb),
+            progress: Arc::new(Silent),
+            done: 0,
+            reported: 0,
             failed: None,
         })
     }
 
+    /// Counts what is written, for an archive of which nobody knows how long it will be.
+    pub(crate) fn counted(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self.report();
+        self
+    }
+
+    fn report(&mut self) {
+        self.reported = self.done;
+        let name = self.name.rsplit('/').next().unwrap_or_default();
+        self.progress.step(Step {
+            phase: Phase::Write,
+            item: name,
+            done: self.done,
+            total: None,
+        });
+    }
+
     /// Writes what is buffered and gives the file its name.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
-        self.bar.finish_and_clear();
         self.flush()?;
         if let Kind::File {
             out,
@@ -192,25 +223,14 @@ fn link(file: &File, directory: &OwnedFd, name: &OsStr) -> io::Result<bool> {
     }
 }
 
-/// Bytes written so far, when standard error is a terminal.
-fn bar(verb: &str) -> ProgressBar {
-    let bar = if io::stderr().is_terminal() {
-        ProgressBar::new_spinner()
-    } else {
-        ProgressBar::hidden()
-    };
-    let style = ProgressStyle::with_template("{spinner} {msg} {bytes} ({bytes_per_sec})");
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar.with_message(verb.to_owned())
-}
-
 impl Write for Destination {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.writer().write(bytes);
         let written = written.map_err(|error| self.named(&error))?;
-        self.bar.inc(written as u64);
+        self.done += written as u64;
+        if self.done - self.reported >= STRIDE {
+            self.report();
+        }
         Ok(written)
     }
 
