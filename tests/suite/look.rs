@@ -162,6 +162,102 @@ fn root_fsck_finds_what_is_damaged() {
     );
 }
 
+/// What no digest covers: everything in a layer's directory but the content of files.
+#[test]
+fn root_fsck_compares_the_directories_of_layers() {
+    fsck_compares_the_directories_of_layers(Who::Root);
+}
+
+#[test]
+fn user_fuse_fsck_compares_the_directories_of_layers() {
+    fsck_compares_the_directories_of_layers(Who::Ordinary);
+}
+
+fn fsck_compares_the_directories_of_layers(who: Who) {
+    let store = Store::with_busybox(who);
+    let commit = "$mille run --name work bb sh -c 'rm /t/a; mkdir /new; ln -s a /new/l; : >/new/empty; \
+                  echo x >/new/f; ln /new/f /new/g; mknod /new/p p; chown 7:8 /new/empty; chmod 4711 /new/f' && \
+                  $mille commit work two >/dev/null && $mille fsck";
+    let outcome = store.script(commit).code(0);
+    assert_eq!(
+        outcome.out(),
+        "2 images, 2 layers: clean",
+        "{}",
+        outcome.err()
+    );
+    let root = store.root().to_str().unwrap().to_owned();
+    for change in [
+        "rm l",
+        "rm empty",
+        "rm g",
+        "touch more",
+        "rm p",
+        "touch -d @5 f",
+        "rm ../t/a",
+    ] {
+        // In a copy of the layer's directory, which takes its place for the while.
+        let script = format!(
+            "cd {root}/layers/*/tree/new/.. && cd .. && mv tree aside && cp -a aside tree && cd tree/new && {change} && \
+             cd ../.. && ($mille fsck; echo $?; rm -rf tree; mv aside tree)"
+        );
+        let outcome = store.script(&script);
+        assert!(
+            outcome.out().ends_with("2 images, 2 layers: damaged\n1"),
+            "{change}: {} {}",
+            outcome.out(),
+            outcome.err()
+        );
+        assert!(
+            outcome.out().contains("in its directory, "),
+            "{change}: {}",
+            outcome.out()
+        );
+    }
+    store.line("fsck").code(0);
+}
+
+/// A record that a crash damaged hid its container, which nothing could remove, and its name stayed taken.
+#[test]
+fn root_a_container_with_a_damaged_record_is_listed_and_removed() {
+    a_container_with_a_damaged_record_is_listed_and_removed(Who::Root);
+}
+
+#[test]
+fn user_fuse_a_container_with_a_damaged_record_is_listed_and_removed() {
+    a_container_with_a_damaged_record_is_listed_and_removed(Who::Ordinary);
+}
+
+fn a_container_with_a_damaged_record_is_listed_and_removed(who: Who) {
+    let store = Store::with_busybox(who);
+    let root = store.root().to_str().unwrap().to_owned();
+    for (damage, by) in [
+        ("echo '{' >", "work"),
+        ("rm", "work"),
+        ("echo '{' >", "$id"),
+        ("rm", "$id"),
+    ] {
+        let script = format!(
+            "id=$($mille create --name work bb true); {damage} {root}/containers/$id/container.json; \
+             $mille fsck | grep -c \"^damaged: container $id: its container.json .*rm -f\"; $mille rm -f {by} >/dev/null && \
+             $mille fsck; ls {root}/containers; $mille create --name work bb true >/dev/null && $mille rm work"
+        );
+        let outcome = store.script(&script);
+        let want = "1\n1 images, 1 layers: clean\nwork";
+        assert_eq!(outcome.out(), want, "{damage} {by}: {}", outcome.err());
+    }
+    let running = format!(
+        "id=$($mille run -d --name work bb sleep 1000); echo '{{' >{root}/containers/$id/container.json; \
+         $mille rm -f work; $mille fsck; ls {root}/containers"
+    );
+    let outcome = store.script(&running);
+    assert_eq!(
+        outcome.out(),
+        "work\n1 images, 1 layers: clean",
+        "{}",
+        outcome.err()
+    );
+}
+
 #[test]
 fn root_doctor_says_what_is_there() {
     let store = Store::new(Who::Root);

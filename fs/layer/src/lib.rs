@@ -9,6 +9,7 @@
 //! Invariant: every access below a layer's root is relative to a held descriptor and follows no symbolic link, so
 //! nothing that a layer contains can make this crate touch anything outside of it.
 
+pub mod compare;
 pub mod encode;
 pub mod extract;
 pub mod index;

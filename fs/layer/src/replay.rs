@@ -5,7 +5,8 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{FileType, OFlags, fstat};
+use rustix::fs::{FileType, OFlags, SeekFrom, fstat, seek};
+use rustix::io::Errno;
 
 use crate::extract::EntryName;
 use crate::path::open_beneath;
@@ -81,6 +82,7 @@ pub fn replay(
             }
             Segment::Ranges { path, size, ranges } => {
                 let file = open(layer, &path, size)?;
+                output.holes(&file, &path, &ranges, size)?;
                 for range in ranges {
                     output.part(&file, &path, range)?;
                 }
@@ -145,6 +147,48 @@ impl<W: Write> Output<W> {
             // At most the length of ZEROS.
             self.write(&ZEROS[..step as usize])?;
             count -= step;
+        }
+        Ok(())
+    }
+
+    /// Requires that nothing but zeros is outside of `ranges`.
+    fn holes(
+        &mut self,
+        file: &File,
+        path: &[u8],
+        ranges: &[Range],
+        size: u64,
+    ) -> Result<(), ReplayError> {
+        let fault = |reason: &str, source| ReplayError::File {
+            path: EntryName(path.to_vec()),
+            reason: reason.into(),
+            source,
+        };
+        let cannot = |error: io::Error| fault("cannot be read", Some(error));
+        let begins =
+            std::iter::once(0).chain(ranges.iter().map(|range| range.offset + range.length));
+        let ends = ranges.iter().map(|range| range.offset).chain([size]);
+        for (mut at, end) in begins.zip(ends) {
+            while at < end {
+                at = match seek(file, SeekFrom::Data(at)) {
+                    Ok(data) => data,
+                    // Nothing but a hole to the end of the file.
+                    Err(Errno::NXIO) => break,
+                    // A filesystem that cannot tell: all of it is looked at.
+                    Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+                    Err(error) => return Err(cannot(error.into())),
+                };
+                let step = end.saturating_sub(at).min(self.buffer.len() as u64) as usize;
+                let got = match file.read_at(&mut self.buffer[..step], at) {
+                    Ok(0) => break,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    other => other.map_err(cannot)?,
+                };
+                if self.buffer[..got].iter().any(|&byte| byte != 0) {
+                    return Err(fault("has content in a hole", None));
+                }
+                at += got as u64;
+            }
         }
         Ok(())
     }

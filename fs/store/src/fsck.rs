@@ -14,16 +14,24 @@ use crate::progress::{Phase, Step};
 use crate::store::Store;
 use crate::types::{Finding, FsckReport, Severity};
 
+/// What to do about a damaged image. Loading alone does not replace one whose configuration is whole.
+const LOAD_AGAIN: &str = "remove the image and load it again";
+
 impl Store {
-    /// Checks every image and layer: configurations are hashed, the tars of layers are made again and hashed, names
-    /// must name an image that is here, and a layer that neither an image nor `pinned` needs is left over. A merged index
-    /// that is damaged is removed: whoever mounts its layers next makes it anew. Holds the shared lock.
+    /// Checks every image and layer: configurations are hashed, the tars of layers are made again and hashed,
+    /// their directories compared with what the tars unpack to, names must name an image that is here, and a layer that
+    /// neither an image nor `pinned` needs is left over. A merged index that is damaged is removed: whoever mounts its
+    /// layers next makes it anew. Holds the shared lock.
     ///
     /// # Errors
     /// The store's directories cannot be read; what is wrong inside them is in the report.
     pub fn fsck(&self, pinned: &[DiffId]) -> Result<FsckReport, Error> {
         let _lock = self.lock_shared()?;
         let mut report = FsckReport::default();
+        if self.format_was_missing {
+            let detail = "was missing from a store that has layers; it is written anew";
+            report.damage("format".to_owned(), detail.to_owned());
+        }
         self.check_images(&mut report)?;
         self.check_layers(pinned, &mut report)?;
         self.check_names(&mut report)?;
@@ -59,7 +67,15 @@ impl Store {
                         report.damage(id.to_string(), detail);
                     }
                 }
-                Err(error) => report.damage(id.to_string(), with_causes(&error)),
+                Err(Error::NoSuchImage(_)) => {
+                    let detail = format!("its config.json is missing; {LOAD_AGAIN}");
+                    report.damage(id.to_string(), detail);
+                }
+                Err(error) => report.damage(id.to_string(), self.said(&error)),
+            }
+            if let Some(wrong) = self.damaged_meta(&id) {
+                let detail = format!("its meta.json {wrong}; {LOAD_AGAIN}");
+                report.damage(id.to_string(), detail);
             }
         }
         Ok(())
@@ -72,8 +88,13 @@ impl Store {
             report.layers += 1;
             let meta = match self.layer_meta(&layer) {
                 Ok(meta) => meta,
+                Err(Error::NoSuchLayer(_)) => {
+                    let detail = "its meta.json is missing; load the images that use it again";
+                    report.damage(layer.to_string(), detail.to_owned());
+                    continue;
+                }
                 Err(error) => {
-                    report.damage(layer.to_string(), with_causes(&error));
+                    report.damage(layer.to_string(), self.said(&error));
                     continue;
                 }
             };
@@ -87,7 +108,7 @@ impl Store {
                 });
             };
             step(0);
-            match self.write_layer_tar(&layer, io::sink()) {
+            match self.check_layer(&layer) {
                 Ok(()) => report.bytes += meta.tar_bytes,
                 Err(error) => report.damage(layer.to_string(), with_causes(&error)),
             }
@@ -114,7 +135,14 @@ impl Store {
             }
         }
         for error in damage {
-            report.damage("a name".to_owned(), with_causes(&error));
+            let (subject, reason) = match &error {
+                Error::Damaged { path, reason } => (self.relative(path), reason.clone()),
+                other => ("a name".to_owned(), with_causes(other)),
+            };
+            let detail = format!(
+                "a name that cannot be read: {reason}; remove the file and tag the image again"
+            );
+            report.damage(subject, detail);
         }
         Ok(())
     }
@@ -156,6 +184,16 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// An error in the words of this list.
+    fn said(&self, error: &Error) -> String {
+        match error {
+            Error::Damaged { path, reason } => {
+                format!("{} is damaged: {reason}", self.relative(path))
+            }
+            other => with_causes(other),
+        }
     }
 
     fn relative(&self, path: &Path) -> String {

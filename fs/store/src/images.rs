@@ -183,6 +183,17 @@ impl Store {
         meta.parent?.parse().ok()
     }
 
+    /// What is wrong with what is kept beside a configuration.
+    pub(crate) fn damaged_meta(&self, id: &ImageId) -> Option<String> {
+        match fs::read(self.image_home(id).join("meta.json")) {
+            Ok(bytes) => serde_json::from_slice::<ImageMeta>(&bytes)
+                .err()
+                .map(|error| format!("is damaged: {error}")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("is missing".to_owned()),
+            Err(error) => Some(format!("cannot be read: {error}")),
+        }
+    }
+
     /// Finds an image by complete id, name (`:latest` if no tag), or unambiguous beginning of an id, in this order.
     ///
     /// # Errors

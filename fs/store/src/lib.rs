@@ -31,6 +31,7 @@ mod staging;
 mod store;
 mod types;
 mod unpack;
+mod verify;
 
 pub use compression::decompressed;
 pub use config::{Commit, ContainerConfig, ImageConfig, apply_changes, commit_config};

@@ -43,6 +43,8 @@ pub struct Store {
     pub(crate) options: StoreOptions,
     pub(crate) progress: Arc<dyn Progress>,
     locks: Arc<Locks>,
+    /// There was no format file where there were layers.
+    pub(crate) format_was_missing: bool,
 }
 
 impl fmt::Debug for Store {
@@ -79,6 +81,7 @@ impl Store {
     /// version ([`Error::Format`]).
     pub fn open(root: &Path, options: StoreOptions) -> Result<Store, Error> {
         let format = root.join("format");
+        let mut format_was_missing = false;
         match fs::read_to_string(&format) {
             Ok(text) if text == FORMAT => {}
             Ok(found) => {
@@ -89,7 +92,10 @@ impl Store {
                     known: FORMAT.trim_end(),
                 });
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(root)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                format_was_missing = has_layers(root) && !format.exists();
+                make(root)?;
+            }
             Err(error) => return Err(error).at("read", &format),
         }
         Ok(Store {
@@ -97,6 +103,7 @@ impl Store {
             root: Arc::new(root.to_owned()),
             options,
             progress: Arc::new(Silent),
+            format_was_missing,
         })
     }
 
@@ -202,6 +209,11 @@ impl Store {
     pub(crate) fn staging(&self) -> PathBuf {
         self.root.join("staging")
     }
+}
+
+/// Whether layers have been put into the store: not before its maker has written the format file.
+fn has_layers(root: &Path) -> bool {
+    fs::read_dir(root.join("layers")).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn make(root: &Path) -> Result<(), Error> {

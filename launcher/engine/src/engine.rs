@@ -316,6 +316,19 @@ impl Engine {
         create::remove(self, id, options)
     }
 
+    /// Removes a container whose record cannot be read, found as by [`Engine::find`], killing it first; its
+    /// volumes stay. Returns whether there was one: a container whose record can be read is none.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove_damaged(&self, typed: &str) -> Result<bool> {
+        let Some(id) = records::find_damaged(&self.layout, typed)? else {
+            return Ok(false);
+        };
+        crate::removal::remove_damaged(&self.layout, &id)?;
+        Ok(true)
+    }
+
     /// Gives a container another name.
     ///
     /// # Errors

@@ -1,11 +1,12 @@
 //! Images, and the containers and mounts that use them.
 
-use mille_store::{Collected, DiffId, FsckReport, ImageUse, Removed, User};
+use mille_store::{Collected, DiffId, Finding, FsckReport, ImageUse, Removed, Severity, User};
 
 use crate::container::Ground;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::options::RemoveImageOptions;
+use crate::records;
 use crate::served;
 
 /// Removes a name or an image, in docker's words.
@@ -48,10 +49,22 @@ pub(crate) fn collect(engine: &Engine) -> Result<Collected> {
     Ok(engine.store.collect(&pinned(engine)?)?)
 }
 
-/// Checks the store.
+/// Checks the store, and the records of containers.
 pub(crate) fn fsck(engine: &Engine) -> Result<FsckReport> {
     let _store = engine.store.lock_shared()?;
-    Ok(engine.store.fsck(&pinned(engine)?)?)
+    let mut report = engine.store.fsck(&pinned(engine)?)?;
+    for id in records::ids(&engine.layout)? {
+        if let Some(wrong) = records::damage(&engine.layout, &id) {
+            report.findings.push(Finding {
+                severity: Severity::Damage,
+                subject: format!("container {id}"),
+                detail: format!(
+                    "its container.json {wrong}; `rm -f` with its id or name removes it"
+                ),
+            });
+        }
+    }
+    Ok(report)
 }
 
 /// The layers that containers and mounts need, whatever became of the image they were made of.

@@ -170,6 +170,16 @@ pub(crate) fn release(layout: &Layout, name: &str, id: &ContainerId) -> Result<(
     }
 }
 
+/// Gives back every name that belongs to `id`, where nobody knows which it had.
+pub(crate) fn release_all(layout: &Layout, id: &ContainerId) -> Result<()> {
+    let directory = layout.names();
+    for entry in fs::read_dir(&directory).map_err(Error::io("read", &directory))? {
+        let name = entry.map_err(Error::io("read", &directory))?.file_name();
+        release(layout, &name.to_string_lossy(), id)?;
+    }
+    Ok(())
+}
+
 /// Takes away names whose containers are gone: what a command leaves that was killed between claim and container.
 pub(crate) fn prune(layout: &Layout) -> Result<()> {
     let directory = layout.names();

@@ -258,13 +258,47 @@ pub(crate) fn find(layout: &Layout, typed: &str) -> Result<Container> {
     {
         return Ok(container);
     }
+    match by_prefix(layout, typed)? {
+        Some(id) => load(layout, &id)?.ok_or_else(no_such),
+        None => Err(no_such()),
+    }
+}
+
+fn by_prefix(layout: &Layout, typed: &str) -> Result<Option<ContainerId>> {
     let mut matching = ids(layout)?
         .into_iter()
         .filter(|id| !typed.is_empty() && id.as_str().starts_with(typed));
     match (matching.next(), matching.next()) {
-        (Some(id), None) => load(layout, &id)?.ok_or_else(no_such),
         (Some(_), Some(_)) => Err(Error::AmbiguousPrefix(typed.to_owned())),
-        (None, _) => Err(no_such()),
+        (found, _) => Ok(found),
+    }
+}
+
+/// Finds a container whose record cannot be read: by full id, a name that leads to it, or unambiguous id prefix. `None` if
+/// there is none, or if its record can be read.
+pub(crate) fn find_damaged(layout: &Layout, typed: &str) -> Result<Option<ContainerId>> {
+    let name = typed.strip_prefix('/').unwrap_or(typed);
+    let id = match ContainerId::parse(typed) {
+        Some(id) => Some(id),
+        None => match crate::names::lookup(layout, name)? {
+            Some(id) => Some(id),
+            None => by_prefix(layout, typed)?,
+        },
+    };
+    Ok(id.filter(|id| damage(layout, id).is_some()))
+}
+
+/// Says why a container's record cannot be read; `None` if it can, or if there is no such container.
+pub(crate) fn damage(layout: &Layout, id: &ContainerId) -> Option<String> {
+    match read(layout, id) {
+        Ok(Some(_)) => None,
+        // One being removed is gone as a whole: this is asked after the record was not found.
+        Ok(None) => {
+            let here = layout.container(id).directory.is_dir();
+            here.then(|| "is missing".to_owned())
+        }
+        Err(Error::Record { source, .. }) => Some(format!("is damaged: {source}")),
+        Err(error) => Some(format!("cannot be read: {error}")),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
@@ -62,7 +62,14 @@ pub(crate) fn remove(
     lock: Lock,
 ) -> Result<()> {
     let paths = layout.container(id);
-    let record = records::read(layout, id)?;
+    let record = match records::read(layout, id) {
+        // What a damaged one said of its volumes is lost; they stay.
+        Err(error @ Error::Record { .. }) => {
+            log::warn!("{error}: the container is removed without it");
+            None
+        }
+        found => found?,
+    };
     let has_volumes = record
         .as_ref()
         .is_some_and(|record| record.mounts.iter().any(|mount| mount.anonymous));
@@ -75,8 +82,9 @@ pub(crate) fn remove(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::io("remove", &paths.directory)(error)),
     }
-    if let Some(record) = &record {
-        names::release(layout, &record.name, id)?;
+    match &record {
+        Some(record) => names::release(layout, &record.name, id)?,
+        None => names::release_all(layout, id)?,
     }
     remove_run_directory(&paths)?;
     if has_volumes {
@@ -88,6 +96,40 @@ pub(crate) fn remove(
         Subject::from(record).note(layout, "destroy", &[]);
     }
     Ok(())
+}
+
+/// How long a container whose record is damaged has to die.
+const DAMAGED_GRACE: Duration = Duration::from_secs(20);
+/// How long one wait for its lock takes.
+const DAMAGED_TRY: Duration = Duration::from_millis(50);
+
+/// Removes a container whose record cannot be read; one that runs is killed. Its volumes stay.
+pub(crate) fn remove_damaged(layout: &Layout, id: &ContainerId) -> Result<()> {
+    let paths = layout.container(id);
+    let deadline = Instant::now() + DAMAGED_GRACE;
+    loop {
+        let state = records::read_state(&paths)?;
+        let lock = match Lock::take_within(&paths.lock(), DAMAGED_TRY) {
+            // Somebody else was quicker.
+            Err(_) if !paths.directory.exists() => return Ok(()),
+            lock => lock?,
+        };
+        if let Some(lock) = lock {
+            // What a monitor left that was killed, too; the sweep cannot see to it without the record.
+            if state.state.running {
+                freeze::release_leftover(state.state.pid);
+                process::signal(state.state.pid, state.init_start, Signal::KILL);
+            }
+            Groups::of(&state.cgroups).remove();
+            unmount_all(&paths.merged())?;
+            return remove(layout, id, Volumes::None, lock);
+        }
+        // The monitor takes everything down, and starts nothing again.
+        process::signal(state.monitor, state.monitor_start, Signal::TERM);
+        if Instant::now() >= deadline {
+            return Err(Error::RemovalInProgress(id.to_string()));
+        }
+    }
 }
 
 /// Removes the volumes that were made for a container in staging, whether it was on its way in or out.

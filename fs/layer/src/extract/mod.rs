@@ -83,18 +83,21 @@ pub struct ExtractOptions {
     pub ownership: Ownership,
     /// Whether owners are kept.
     pub owners: Owners,
+    /// Whether files get their content; without it they are holes of the right size, and nothing can be replayed.
+    pub content: bool,
     /// Bounds.
     pub limits: Limits,
 }
 
 impl ExtractOptions {
-    /// Owners kept, default limits.
+    /// Owners and content kept, default limits.
     #[must_use]
     pub fn new(space: MarkSpace, ownership: Ownership) -> ExtractOptions {
         ExtractOptions {
             space,
             ownership,
             owners: Owners::Keep,
+            content: true,
             limits: Limits::default(),
         }
     }
@@ -229,6 +232,7 @@ pub fn extract(
         parser: parser(&options.limits),
         record: Recorder::new(into),
         tree: Tree::new(into, options),
+        keep_content: options.content,
         limits: &options.limits,
         done: Extracted::default(),
         header_bytes: 0,
@@ -274,6 +278,7 @@ struct Extraction<'a, R> {
     parser: Parser,
     record: Recorder<'a>,
     tree: Tree<'a>,
+    keep_content: bool,
     limits: &'a Limits,
     done: Extracted,
     header_bytes: u64,
@@ -484,7 +489,8 @@ impl<R: Read> Extraction<'_, R> {
         };
         let created = self.tree.create_file(path, &mut self.record);
         let file = created.map_err(|fault| at(last, fault))?;
-        if sparse {
+        let keep = self.keep_content;
+        if sparse || !keep {
             file.set_len(size).map_err(io_error("set size of file"))?;
         }
         for range in ranges {
@@ -493,14 +499,18 @@ impl<R: Read> Extraction<'_, R> {
                 range.length,
                 || format!("the content of entry {last}"),
                 |bytes| {
-                    file.write_all_at(bytes, offset)
-                        .map_err(io_error("write file"))?;
+                    if keep {
+                        file.write_all_at(bytes, offset)
+                            .map_err(io_error("write file"))?;
+                    }
                     offset += bytes.len() as u64;
                     Ok(())
                 },
             )?;
         }
-        let content = self.record_content(path, size, ranges, sparse)?;
+        let content = self
+            .record_content(path, size, ranges, sparse)?
+            .filter(|_| keep);
         let finished = self.tree.finish_file(&file, attributes, content);
         finished.map_err(|fault| at(&self.last, fault))?;
         self.done.bytes = self.done.bytes.saturating_add(size);

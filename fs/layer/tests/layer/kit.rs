@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use mille_layer::compare::compare;
 use mille_layer::extract::{ExtractError, ExtractOptions, Extracted, Owners, extract};
 use mille_layer::replay::replay;
-use mille_layer::{MarkSpace, Ownership};
+use mille_layer::{Dialects, MarkSpace, Ownership};
 
 /// One raw header and its content, everything settable.
 #[derive(Debug, Clone)]
@@ -226,6 +227,17 @@ impl Layer {
         out
     }
 
+    /// Where the layer is not what `tar` unpacks to, as `fsck` asks.
+    pub(crate) fn difference(&self, tar: &[u8], options: &ExtractOptions) -> Option<String> {
+        let mut fresh = Layer::new();
+        let mut bare = options.clone();
+        bare.content = false;
+        fresh.extract(tar, &bare).unwrap();
+        let dialects = Dialects::new(options.space, options.ownership);
+        let found = compare(self.fd(), fresh.fd(), &dialects).unwrap();
+        found.map(|difference| difference.to_string())
+    }
+
     pub(crate) fn assert_outside_untouched(&self) {
         let mut names: Vec<_> = std::fs::read_dir(self.base.path())
             .unwrap()
@@ -259,6 +271,7 @@ pub(crate) fn round_trip(tar: &[u8], options: &ExtractOptions) -> (Layer, Extrac
     assert!(layer.replayed() == tar, "replay differs");
     assert_eq!(done.tar_bytes, tar.len() as u64);
     layer.assert_outside_untouched();
+    assert_eq!(layer.difference(tar, options), None, "compared with itself");
     (layer, done)
 }
 

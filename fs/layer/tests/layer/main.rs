@@ -10,6 +10,7 @@
     reason = "tables of cases are long, not complicated"
 )]
 
+mod comparing;
 mod differential;
 mod encoding;
 mod fuzz;

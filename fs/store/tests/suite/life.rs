@@ -463,3 +463,84 @@ fn an_index_with_one_wrong_byte_is_found_and_removed() {
     assert!(!store.chain_index(&chain).exists());
     assert!(store.fsck(&[]).unwrap().findings.is_empty());
 }
+
+/// The only layer of a store.
+fn only_layer(store: &Store) -> std::path::PathBuf {
+    let layers = std::fs::read_dir(store.root().join("layers")).unwrap();
+    layers.map(|entry| entry.unwrap().path()).next().unwrap()
+}
+
+fn findings(store: &Store) -> Vec<String> {
+    let report = store.fsck(&[]).unwrap();
+    let damage = report.findings.into_iter();
+    damage
+        .filter(|finding| finding.severity == Severity::Damage)
+        .map(|finding| format!("{}: {}", finding.subject, finding.detail))
+        .collect()
+}
+
+/// Only files with content are made part of the tar again; fsck looks at everything else, too.
+#[test]
+fn fsck_finds_what_no_digest_covers() {
+    for name in ["d/gone", "empty"] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory.path().join("store"));
+        let files = [("a", "one"), ("d/.wh.gone", ""), ("empty", "")];
+        import(&store, "bb:1", &files);
+        assert_eq!(findings(&store), Vec::<String>::new());
+        let lost = only_layer(&store).join("tree").join(name);
+        std::fs::rename(lost, directory.path().join("aside")).unwrap();
+        let found = findings(&store);
+        assert!(
+            found.len() == 1 && found[0].contains("is damaged: in its directory, "),
+            "{found:?}"
+        );
+        let staging = std::fs::read_dir(store.root().join("staging")).unwrap();
+        assert_eq!(staging.count(), 0, "fsck left something");
+    }
+}
+
+#[test]
+fn fsck_lists_missing_and_damaged_records_with_what_to_do() {
+    type Damage = fn(&std::path::Path);
+    fn first(path: std::path::PathBuf) -> std::path::PathBuf {
+        let mut entries = std::fs::read_dir(path).unwrap();
+        entries.next().unwrap().unwrap().path()
+    }
+    let cases: [(Damage, &str); 6] = [
+        (
+            |root| std::fs::remove_file(first(root.join("images")).join("config.json")).unwrap(),
+            "its config.json is missing; remove the image and load it again",
+        ),
+        (
+            |root| std::fs::write(first(root.join("images")).join("meta.json"), "{").unwrap(),
+            "its meta.json is damaged: ",
+        ),
+        (
+            |root| std::fs::remove_file(first(root.join("images")).join("meta.json")).unwrap(),
+            "its meta.json is missing; remove the image and load it again",
+        ),
+        (
+            |root| std::fs::remove_file(first(root.join("layers")).join("meta.json")).unwrap(),
+            "its meta.json is missing; load the images that use it again",
+        ),
+        (
+            |root| std::fs::write(first(root.join("names")), "{").unwrap(),
+            "; remove the file and tag the image again",
+        ),
+        (
+            |root| std::fs::remove_file(root.join("format")).unwrap(),
+            "format: was missing",
+        ),
+    ];
+    for (damage, wanted) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        import(&store(directory.path()), "bb:1", &[("a", "one")]);
+        assert_eq!(findings(&store(directory.path())), Vec::<String>::new());
+        damage(directory.path());
+        let found = findings(&store(directory.path()));
+        let text = found.join("\n");
+        assert!(text.contains(wanted), "{wanted}: {text}");
+        assert!(!text.contains("fsck"), "{text}");
+    }
+}

@@ -44,6 +44,8 @@ fn rm(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let mut missing = false;
     let done = each(&words(matches), |name| match engine.find(name) {
         Ok(found) => Ok(engine.remove(&found.id, options)?),
+        // Whatever it was: what is left of it can be removed.
+        Err(_) if options.force && engine.remove_damaged(name)? => Ok(()),
         Err(error) => {
             missing |= matches!(error, Error::NoSuchContainer(_));
             Err(error.into())
