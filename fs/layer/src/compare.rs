@@ -63,8 +63,10 @@ pub fn compare(
     let mut wanted = Walk::new(fresh, dialects);
     let (mut found_names, mut wanted_names) = (Names::default(), Names::default());
     loop {
-        let is = found.next().transpose().map_err(CompareError::Tree)?;
-        let should = wanted.next().transpose().map_err(CompareError::Fresh)?;
+        let (is, should) = (found.next().transpose(), wanted.next().transpose());
+        // What cannot be read in either (a directory that its owner may not list) is no fault of the tree.
+        let should = should.map_err(CompareError::Fresh)?;
+        let is = is.map_err(CompareError::Tree)?;
         let difference = match (is, should) {
             (None, None) => return Ok(None),
             (Some(is), None) => Some((is.path, ADDED)),
