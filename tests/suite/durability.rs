@@ -91,9 +91,9 @@ truncate -s 48M image; mkfs.ext4 -q image; mkdir disk after m again; mount -o lo
 mkdir -p disk/l/d/e disk/u disk/w; head -c 3000000 /dev/urandom > disk/l/d/e/big; cp disk/l/d/e/big big; echo low > disk/l/d/f; echo low > disk/l/d/h
 ln disk/l/d/h disk/l/d/h2; sync -f disk
 on() { "$millefs" -o lowerdir=$1/l,upperdir=$1/u,workdir=$1/w $2; }
-# The image as it is now, seen by another mount of it.
+# The image as it is now, seen by another mount of it. Each has its own file: the loop device of the one before may not be gone.
 crash() {
-    sync image; cp image crashed; mount -o loop crashed after; on after again; "$@"; umount again; umount after
+    count=$((${count:-0} + 1)); sync image; cp image crashed$count; mount -o loop crashed$count after; on after again; "$@"; umount again; umount after
 }
 on disk m
 # Copied up by another change: the data is whole, or still that of the lower.

@@ -16,11 +16,12 @@ fn user_fuse_life_cycle() {
 
 fn life_cycle(who: Who) {
     let store = Store::with_busybox(who);
+    // No name that could be the beginning of an image's id as well.
     let id = store
         .mille([
             "create",
             "--name",
-            "c1",
+            "work",
             "-e",
             "A=1",
             "bb",
@@ -34,9 +35,9 @@ fn life_cycle(who: Who) {
         store
             .mille(["ps", "-a", "--format", "{{.ID}} {{.Names}} {{.Status}}"])
             .ok(),
-        format!("{} c1 Created", &id[..12])
+        format!("{} work Created", &id[..12])
     );
-    assert_eq!(store.line("start c1").ok(), "c1");
+    assert_eq!(store.line("start work").ok(), "work");
     assert_eq!(
         store
             .mille([
@@ -46,11 +47,11 @@ fn life_cycle(who: Who) {
                 &id[..6]
             ])
             .ok(),
-        "running /c1 A=1"
+        "running /work A=1"
     );
     assert_eq!(
         store
-            .mille(["exec", "-e", "B=2", "c1", "sh", "-c", "echo $A$B; exit 5"])
+            .mille(["exec", "-e", "B=2", "work", "sh", "-c", "echo $A$B; exit 5"])
             .code(5)
             .out(),
         "12"
@@ -64,20 +65,23 @@ fn life_cycle(who: Who) {
             .unwrap()
             .contains("Up ")
     );
-    assert_eq!(store.line("rm c1").code(1).stdout, b"");
-    assert_eq!(store.line("stop c1").ok(), "c1");
-    assert_eq!(store.line("wait c1").ok(), "3");
-    let logs = store.line("logs c1").code(0);
+    assert_eq!(store.line("rm work").code(1).stdout, b"");
+    assert_eq!(store.line("stop work").ok(), "work");
+    assert_eq!(store.line("wait work").ok(), "3");
+    let logs = store.line("logs work").code(0);
     assert_eq!((logs.out().as_str(), logs.err().as_str()), ("out", "err\n"));
-    assert_eq!(store.line("start c1").ok(), "c1");
-    assert_eq!(store.line("kill c1").ok(), "c1");
-    assert_eq!(store.line("wait c1").ok(), "137");
-    assert_eq!(store.line("rm c1").ok(), "c1");
+    assert_eq!(store.line("start work").ok(), "work");
+    assert_eq!(store.line("kill work").ok(), "work");
+    assert_eq!(store.line("wait work").ok(), "137");
+    assert_eq!(store.line("rm work").ok(), "work");
     assert_eq!(store.line("ps -aq").ok(), "");
-    let unknown = store.line("inspect c1").code(1);
+    let unknown = store.line("inspect work").code(1);
     assert_eq!(unknown.out(), "[]");
     assert!(
-        unknown.err().to_lowercase().contains("no such object: c1"),
+        unknown
+            .err()
+            .to_lowercase()
+            .contains("no such object: work"),
         "{}",
         unknown.err()
     );
