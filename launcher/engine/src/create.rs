@@ -16,7 +16,7 @@ use crate::layout::ContainerPaths;
 use crate::lock::Lock;
 use crate::options::{CreateOptions, HOST_BASE, RemoveOptions};
 use crate::records::{self, Record};
-use crate::removal::Volumes;
+use crate::removal::{Unfinished, Volumes};
 use crate::rootfs::Writable;
 use crate::state::State;
 use crate::{
@@ -206,7 +206,8 @@ fn furnish(
     appeared
 }
 
-/// Gives a container another name: the new one is claimed before the old one is given back.
+/// Gives a container another name: the new one is claimed before the old one is given back. Killed in between it leaves a
+/// name too many, which the next command takes away.
 pub(crate) fn rename(engine: &Engine, id: &ContainerId, new_name: &str) -> Result<()> {
     let allocating = |error| Error::Rename(Box::new(error));
     let no_such = || Error::NoSuchContainer(id.to_string());
@@ -217,6 +218,7 @@ pub(crate) fn rename(engine: &Engine, id: &ContainerId, new_name: &str) -> Resul
     }
     let name =
         names::check(new_name).map_err(|_| allocating(Error::InvalidName(format!("/{bare}"))))?;
+    let _unfinished = Unfinished::begin(&engine.layout)?;
     names::claim(&engine.layout, name, id).map_err(allocating)?;
     let old = std::mem::replace(&mut record.name, name.to_owned());
     let paths = engine.layout.container(id);
@@ -228,6 +230,16 @@ pub(crate) fn rename(engine: &Engine, id: &ContainerId, new_name: &str) -> Resul
         } else {
             no_such()
         });
+    }
+    // Until the record had it, who takes stale names away may have taken this for one.
+    match names::claim(&engine.layout, name, id) {
+        Err(Error::NameInUse { id: owner, .. }) if owner == id.as_str() => {}
+        Err(error) => {
+            record.name = old;
+            records::write(&paths, &record)?;
+            return Err(allocating(error));
+        }
+        Ok(()) => {}
     }
     let more = [("oldName", format!("/{old}"))];
     Subject::from(&record).note(&engine.layout, "rename", &more);

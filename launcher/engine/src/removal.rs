@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -168,6 +168,33 @@ pub(crate) fn stage(layout: &Layout, id: &ContainerId) -> Result<Lock> {
         }
     }
     Err(Error::Busy(id.to_string()))
+}
+
+/// A change of names that a kill may leave half done: who finds its lock file in staging, and free, takes stale names away.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl Unfinished {
+    pub(crate) fn begin(layout: &Layout) -> Result<Self> {
+        // Of no container: a lock file of its own.
+        let id = ContainerId::random()?;
+        let path = layout.staging_lock(&id);
+        match Lock::try_take(&path)? {
+            Some(_lock) => Ok(Self { path, _lock }),
+            None => Err(Error::Busy(id.to_string())),
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Err(error) = tolerate_missing(fs::remove_file(&self.path)) {
+            log::warn!("remove {}: {error}", self.path.display());
+        }
+    }
 }
 
 /// Clears what is left in staging of one container if its maker or remover is gone; returns whether it was.
