@@ -278,6 +278,16 @@ fn user_fuse_an_ordinary_user_mounts_through_fusermount() {
     );
 }
 
+/// The server of the mount before unmounted once more when it heard of its end: what was mounted there by then.
+#[test]
+fn user_fuse_a_mount_outlives_the_server_of_the_one_before() {
+    let stage = Stage::new(Who::Ordinary, "echo low > b/f");
+    let seen = stage
+        .script("for n in $(seq 10); do on; off; on; sleep 0.1; cat m/f; off; done")
+        .ok();
+    assert_eq!(seen, ["low"; 10].join("\n"));
+}
+
 /// The way in which podman starts a mount program, with the least that a user can have: one id.
 #[test]
 fn user_fuse_a_namespace_with_one_id_keeps_owners_in_attributes() {

@@ -179,6 +179,18 @@ fn ends_soon(session: &BackgroundSession) -> bool {
     true
 }
 
+/// Waits for the end of serving. Dropped, fuser 0.18 would unmount once more what it has mounted itself (it takes the device's
+/// error for a mount that is there), and by then that may be what somebody else has mounted at the place. What is not dropped
+/// is a descriptor of a connection that has ended.
+fn join_without_unmounting(session: BackgroundSession) -> std::io::Result<()> {
+    let mut session = std::mem::ManuallyDrop::new(session);
+    let serving = std::mem::replace(&mut session.guard, std::thread::spawn(|| Ok(())));
+    match serving.join() {
+        Ok(ended) => ended,
+        Err(_panic) => Err(std::io::Error::other("the serving thread panicked")),
+    }
+}
+
 /// A mounted view. Dropped, it is unmounted; what is being served is served to its end.
 ///
 /// A program that made a mount namespace of its own meanwhile has a copy of the mount, which is served on while this
@@ -241,7 +253,8 @@ impl Mounted {
     pub fn wait(&self) -> Result<()> {
         let session = self.session.lock().take();
         let result = match session {
-            Some(session) => session.join().on("serve", &self.mountpoint),
+            Some(session) if self.direct => session.join().on("serve", &self.mountpoint),
+            Some(session) => join_without_unmounting(session).on("serve", &self.mountpoint),
             None => Ok(()),
         };
         // Gone: there is nothing left for the drop to unmount.
