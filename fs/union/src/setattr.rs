@@ -110,18 +110,17 @@ impl View {
 
     fn set_size(&self, node: &NodeRef, size: u64, by_handle: bool) -> Result<()> {
         Self::require_file(node, "truncate")?;
-        let Ok(length) = i64::try_from(size) else {
+        if i64::try_from(size).is_err() {
             return Err(Error::refused("truncate", Errno::INVAL));
-        };
-        self.require_changeable(node, "truncate")?;
-        self.copy_up(node, Need::Data(size))?;
-        let file = self.open_data(node, OFlags::WRONLY)?;
-        if by_handle {
-            rustix::fs::ftruncate(&file.fd, size).op("truncate")
-        } else {
-            // To the size that it has sets times on some file systems and not on others.
-            object::truncate(file.fd.as_fd(), length).op("truncate")
         }
+        self.require_changeable(node, "truncate")?;
+        let stays = u64::try_from(self.object_stat(node)?.st_size) == Ok(size);
+        self.copy_up(node, Need::Data(size))?;
+        if stays && !by_handle {
+            return Ok(());
+        }
+        let file = self.open_data(node, OFlags::WRONLY)?;
+        rustix::fs::ftruncate(&file.fd, size).op("truncate")
     }
 
     /// True if the upper object is an empty file that stands for a device.
