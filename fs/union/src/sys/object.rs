@@ -30,6 +30,12 @@ pub(crate) fn set_owner(
     rustix::fs::chownat(object, c"", uid, gid, AtFlags::EMPTY_PATH)
 }
 
+/// truncate(2): by a path, as which file systems do not all set the times that ftruncate(2) sets.
+pub(crate) fn truncate(object: BorrowedFd<'_>, size: i64) -> Result<(), Errno> {
+    with_proc_path(object, |path| nix::unistd::truncate(path, size))
+        .map_err(|errno| Errno::from_raw_os_error(errno as i32))
+}
+
 /// utimensat(2), also of symbolic links.
 pub(crate) fn set_times(object: BorrowedFd<'_>, times: &Timestamps) -> Result<(), Errno> {
     // A handle of a link names the link: following the magic link ends there.

@@ -231,3 +231,35 @@ fn root_fuse_numbers_of_a_union_over_a_union_are_the_same_at_the_next_mount() {
     below.wait().unwrap();
     inner.shell("umount l1");
 }
+
+/// It set no times at all, as on xfs; the file system of the upper knows.
+#[test]
+fn root_fuse_a_truncation_to_the_same_size_sets_what_the_upper_s_file_system_sets() {
+    require_root();
+    let stage = Stage::new(1, "printf low > l1/f; mkdir plain");
+    let mounted = stage.mount();
+    stage.shell("printf top > m/new; printf top > plain/new; printf low > plain/f; cat m/f");
+    let changes = |path: &str| -> (bool, bool) {
+        let path = stage.path(path);
+        let times = || std::fs::metadata(&path).unwrap().modified().unwrap();
+        let settle = || std::thread::sleep(Duration::from_millis(50));
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        let before = times();
+        settle();
+        nix::unistd::truncate(name.as_c_str(), 3).unwrap();
+        let between = times();
+        settle();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(3)
+            .unwrap();
+        (between != before, times() != between)
+    };
+    for name in ["f", "new", "new"] {
+        let want = changes(&format!("plain/{name}"));
+        assert_eq!(changes(&format!("m/{name}")), want, "{name}");
+    }
+    mounted.unmount().unwrap();
+}
