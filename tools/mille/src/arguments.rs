@@ -86,6 +86,12 @@ pub(crate) fn value(
         .allow_hyphen_values(true)
 }
 
+/// `--format` of the commands that print tables.
+pub(crate) fn table_format() -> Arg {
+    let help = "Format output: table, table TEMPLATE, json or a Go template";
+    value("format", None, "string", help)
+}
+
 /// A flag that may be repeated.
 pub(crate) fn list(long: &'static str, short: Option<char>, help: &'static str) -> Arg {
     with_short(Arg::new(long).long(long).help(help), short)

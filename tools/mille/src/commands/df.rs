@@ -11,7 +11,7 @@ use mille_store::DiffId;
 
 use self::verbose::Details;
 use super::{Arity, Verb};
-use crate::arguments::{self, is_on, switch, value};
+use crate::arguments::{self, is_on, switch, table_format};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::json::Tree;
@@ -30,18 +30,11 @@ pub(crate) static VERB: Verb = Verb {
 };
 
 fn flags(command: Command) -> Command {
-    command
-        .arg(value(
-            "format",
-            None,
-            "string",
-            "Format output: table, table TEMPLATE, json or a Go template",
-        ))
-        .arg(switch(
-            "verbose",
-            Some('v'),
-            "Show detailed information on space usage",
-        ))
+    command.arg(table_format()).arg(switch(
+        "verbose",
+        Some('v'),
+        "Show detailed information on space usage",
+    ))
 }
 
 fn list() -> List {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use mille_store::HistoryLine;
 
 use super::{Arity, Verb};
-use crate::arguments::{self, is_on, switch, value};
+use crate::arguments::{self, is_on, switch, table_format};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::json::Tree;
@@ -31,12 +31,7 @@ const COMMAND_CELLS: usize = 45;
 
 fn flags(command: Command) -> Command {
     command
-        .arg(value(
-            "format",
-            None,
-            "string",
-            "Format output: table, table TEMPLATE, json or a Go template",
-        ))
+        .arg(table_format())
         .arg(
             switch(
                 "human",

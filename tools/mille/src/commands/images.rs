@@ -11,7 +11,7 @@ use mille_engine::Engine;
 use mille_store::{Image, ImageId, Reference};
 
 use super::{Arity, Verb};
-use crate::arguments::{self, is_on, list, switch, value};
+use crate::arguments::{self, is_on, list, switch, table_format};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::filter::{self, Filters};
@@ -51,12 +51,7 @@ fn flags(command: Command) -> Command {
             )
             .value_name("filter"),
         )
-        .arg(value(
-            "format",
-            None,
-            "string",
-            "Format output: table, table TEMPLATE, json or a Go template",
-        ))
+        .arg(table_format())
         .arg(switch("no-trunc", None, "Don't truncate output"))
         .arg(switch("quiet", Some('q'), "Only show image IDs"))
         .arg(switch("tree", None, "List each image with its platform"))

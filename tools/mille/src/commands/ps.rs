@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use mille_engine::{Container, Engine, Ground, NEVER, Sizes, Status};
 
 use super::{Arity, Verb};
-use crate::arguments::{self, is_on, list, switch, value};
+use crate::arguments::{self, is_on, list, switch, table_format, value};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::filter::Filters;
@@ -50,12 +50,7 @@ fn flags(command: Command) -> Command {
             )
             .value_name("filter"),
         )
-        .arg(value(
-            "format",
-            None,
-            "string",
-            "Format output: table, table TEMPLATE, json or a Go template",
-        ))
+        .arg(table_format())
         .arg(
             value(
                 "last",

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Command};
 use mille_engine::{Container, Engine, Error, Usage};
 
 use super::{Arity, Verb};
-use crate::arguments::{self, is_on, switch, value};
+use crate::arguments::{self, is_on, switch, table_format};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::json::Tree;
@@ -41,12 +41,7 @@ fn add_flags(command: Command) -> Command {
             Some('a'),
             "Show all containers (default shows just running)",
         ))
-        .arg(value(
-            "format",
-            None,
-            "string",
-            "Format output: table, table TEMPLATE, json or a Go template",
-        ))
+        .arg(table_format())
         .arg(switch(
             "no-stream",
             None,

@@ -8,7 +8,7 @@ use mille_engine::{Engine, Error, Volume, VolumeOptions};
 
 use super::prune::{Rules, agreed};
 use super::{Arity, Verb};
-use crate::arguments::{is_on, list, switch, text, texts, value, words};
+use crate::arguments::{is_on, list, switch, table_format, text, texts, value, words};
 use crate::context::Context;
 use crate::failure::{Failure, each};
 use crate::output::filter::Filters;
@@ -56,12 +56,7 @@ pub(crate) static LS: Verb = Verb {
             Some('f'),
             "Provide filter values (e.g. \"dangling=true\")",
         )
-        .arg(value(
-            "format",
-            None,
-            "string",
-            "Format output: table, table TEMPLATE, json or a Go template",
-        ))
+        .arg(table_format())
         .arg(switch("quiet", Some('q'), "Only display volume names"))
     },
     run: ls,
