@@ -37,7 +37,7 @@ fn main() -> Result<()> {
             "--caller" => return compare::be_caller(args),
             "compare" => comparing = true,
             flag if flag.starts_with('-') => bail!(
-                "unknown flag {flag}; usage: mille-benches [--rounds N] [--save FILE] [startup|archive|exec|memory|cache]…\n       mille-benches compare [--rounds N] [--save FILE] [--plot FILE] [WORDS OF WORKLOADS]"
+                "unknown flag {flag}; usage: mille-benches [--rounds N] [--save FILE] [startup|archive|exec|memory|cache|latency]…\n       mille-benches compare [--rounds N] [--save FILE] [--plot FILE] [WORDS OF WORKLOADS]"
             ),
             name => wanted.push(name.to_string()),
         }
@@ -69,6 +69,9 @@ fn main() -> Result<()> {
     }
     if is_wanted("cache") {
         cache::report(&place)?;
+    }
+    if is_wanted("latency") {
+        compare::report_latency()?;
     }
     if let Some(file) = save {
         rounds::save(&file, &results)?;

@@ -8,6 +8,7 @@ mod changes;
 mod contender;
 mod data;
 mod depth;
+mod latency;
 mod metadata;
 mod plot;
 mod programs;
@@ -25,6 +26,7 @@ use report::{Measured, Report};
 use stage::{Ground, Stage};
 use work::Workload;
 
+pub use latency::report as report_latency;
 pub use work::be_caller;
 
 /// What was asked for on the command line.
@@ -45,7 +47,7 @@ pub fn compare(wish: &Wish) -> Result<()> {
     let mut report = Report::new(wish.rounds)?;
     for ground in [Ground::Tmpfs, Ground::Disk] {
         let workloads: Vec<Workload> = all().filter(|work| is_wanted(work, &wish.only)).collect();
-        let stage = Stage::new(ground, &workloads)?;
+        let stage = Stage::new(ground, workloads.iter().map(|work| work.layers))?;
         for work in &workloads {
             let measured = measure(&stage, work, wish.rounds)?;
             println!("{}", measured.line());

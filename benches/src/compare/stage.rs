@@ -39,6 +39,8 @@ pub(super) enum Layers {
     Data,
     /// One layer with a file of 512 MiB.
     Huge,
+    /// One layer with a file of 1 GiB.
+    Giant,
     /// One layer with a directory of 100,000 files.
     Many,
     /// So many layers, the lowest with the files that are looked up.
@@ -69,11 +71,13 @@ const DATA: &str = "mkdir -p data.1; cd data.1; head -c 64M /dev/urandom > big; 
 
 const HUGE: &str = "mkdir huge.1; head -c 512M /dev/urandom > huge.1/huge";
 
+const GIANT: &str = "mkdir giant.1; head -c 1G /dev/urandom > giant.1/giant";
+
 const MANY: &str = "mkdir -p many.1/d; cd many.1/d; seq -f 'f%06g' 100000 | xargs touch";
 
 impl Stage {
-    /// Makes the layers that the workloads need.
-    pub(super) fn new(ground: Ground, workloads: &[Workload]) -> Result<Self> {
+    /// Makes the layers that are wanted, each once.
+    pub(super) fn new(ground: Ground, wanted: impl IntoIterator<Item = Layers>) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("mille-compare-")
             .tempdir_in(ground.directory())?;
@@ -82,10 +86,10 @@ impl Stage {
             std::fs::create_dir(stage.path().join(name))?;
         }
         let mut made: Vec<Layers> = Vec::new();
-        for work in workloads {
-            if !made.contains(&work.layers) {
-                stage.make(work.layers)?;
-                made.push(work.layers);
+        for layers in wanted {
+            if !made.contains(&layers) {
+                stage.make(layers)?;
+                made.push(layers);
             }
         }
         Ok(stage)
@@ -100,6 +104,7 @@ impl Stage {
             Layers::Tree => TREE.to_owned(),
             Layers::Data => DATA.to_owned(),
             Layers::Huge => HUGE.to_owned(),
+            Layers::Giant => GIANT.to_owned(),
             Layers::Many => MANY.to_owned(),
             Layers::Deep(count) => format!(
                 "mkdir -p 0/tree; (cd 0/tree; touch $(seq -f 'f%03g' 500)); \
@@ -116,6 +121,7 @@ impl Stage {
             Layers::Tree => vec!["tree.2".to_owned(), "tree.1".to_owned()],
             Layers::Data => vec!["data.1".to_owned()],
             Layers::Huge => vec!["huge.1".to_owned()],
+            Layers::Giant => vec!["giant.1".to_owned()],
             Layers::Many => vec!["many.1".to_owned()],
             Layers::Deep(count) => (0..count).rev().map(|layer| layer.to_string()).collect(),
         }
@@ -152,12 +158,18 @@ impl Stage {
         shell(self.path(), &script)
     }
 
-    /// Before every sample: nothing is left of the one before.
-    pub(super) fn refresh(&self, work: &Workload, contender: Contender) -> Result<()> {
+    /// Nothing is left of what was written before.
+    pub(super) fn clear_upper(&self) -> Result<()> {
         let upper = self.path().join("upper");
         std::fs::remove_dir_all(&upper)?;
         std::fs::create_dir_all(upper.join("u"))?;
         std::fs::create_dir_all(upper.join("w"))?;
+        Ok(())
+    }
+
+    /// Before every sample: nothing is left of the one before.
+    pub(super) fn refresh(&self, work: &Workload, contender: Contender) -> Result<()> {
+        self.clear_upper()?;
         if work.changes && contender == Contender::Plain {
             self.make_plain(work.layers)?;
         }

@@ -203,7 +203,7 @@ fn ci_root_fuse_sequences_in_one_mount_do_not_disturb_each_other() {
 
 /// Operations of one test of the CI set; there are eight of them, so that they spread over the processors: with those of
 /// `places`, more than 150,000 from 15 seeds.
-const PART: usize = 14_000;
+const PART: usize = 12_000;
 
 macro_rules! parts {
     ($($name:ident: $how:ident, $kind:expr, $seed:expr;)*) => { $(
