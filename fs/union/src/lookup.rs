@@ -165,7 +165,9 @@ impl View {
                                 name: name.to_owned(),
                             },
                         );
-                        return Ok(Some((node, Some(stat))));
+                        // While a file comes up with all its names, those in the work directory count, too.
+                        let whole = node.is_dir() || stat.st_nlink <= 1;
+                        return Ok(Some((node, whole.then_some(stat))));
                     }
                     let found = self.find_below_upper(dir.as_fd(), name, stat, parent)?;
                     return Ok(found.map(|found| (self.node_for(parent, name, found), Some(stat))));

@@ -96,6 +96,7 @@ fn entry() -> impl Strategy<Value = Raw> {
 fn check(bytes: &[u8]) -> Result<bool, TestCaseError> {
     let mut layer = Layer::new();
     let outcome = layer.extract(bytes, &plain());
+    layer.open_up();
     if outcome.is_ok() {
         prop_assert!(layer.replayed() == bytes, "replay differs");
     }
@@ -117,6 +118,7 @@ proptest! {
             if layer.extract(&tar(&accepted), &plain()).is_err() {
                 accepted.pop();
             }
+            layer.open_up();
         }
         let bytes = [tar(&accepted), tail].concat();
         prop_assert!(check(&bytes)?);

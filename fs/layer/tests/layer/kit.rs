@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mille_layer::compare::{CompareError, compare};
@@ -219,6 +220,14 @@ impl Layer {
         Ok(done)
     }
 
+    /// Lets an ordinary user at everything in it, as root always is: nobody else can replay, or remove, what its mode
+    /// closes to its owner.
+    pub(crate) fn open_up(&self) {
+        if !rustix::process::geteuid().is_root() {
+            open_up(&self.root());
+        }
+    }
+
     /// What replay makes.
     pub(crate) fn replayed(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -250,6 +259,22 @@ impl Layer {
         names.sort();
         assert_eq!(names, ["probe", "tree"]);
         assert_eq!(std::fs::read_dir(self.probe()).unwrap().count(), 0);
+    }
+}
+
+fn open_up(dir: &Path) {
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    set(dir, 0o700);
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = path.symlink_metadata().unwrap().file_type();
+        if kind.is_dir() {
+            open_up(&path);
+        } else if kind.is_file() {
+            set(&path, 0o600);
+        }
     }
 }
 

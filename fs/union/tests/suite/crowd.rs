@@ -1,7 +1,7 @@
 //! Many callers at once.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -139,6 +139,43 @@ fn root_fuse_a_crowd_leaves_what_each_of_them_saw() {
             seed,
         );
     }
+}
+
+/// A file with many names comes up by a change of one of them, while somebody looks at the others.
+#[test]
+fn root_fuse_names_in_the_work_directory_count_for_nobody() {
+    const DIRECTORIES: usize = 5;
+    const NAMES: usize = 2000;
+    require_root();
+    let stage = Stage::new(1, "mkdir l1/0 l1/1 l1/2 l1/3 l1/4; echo 1 > l1/0/0");
+    let name = |number: usize| format!("{}/{number}", number % DIRECTORIES);
+    for number in 1..NAMES {
+        fs::hard_link(stage.path("l1/0/0"), stage.path("l1").join(name(number))).unwrap();
+    }
+    let mounted = stage.mount();
+    let links = |number| {
+        fs::metadata(stage.path("m").join(name(number)))
+            .unwrap()
+            .nlink()
+    };
+    let coming = AtomicBool::new(true);
+    let looked_at: Vec<(usize, u64)> = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            // The directory of the change is locked by the kernel.
+            (1..NAMES)
+                .filter(|number| number % DIRECTORIES != 0)
+                .take_while(|_| coming.load(Ordering::Relaxed))
+                .map(|number| (number, links(number)))
+                .collect()
+        });
+        fs::rename(stage.path("m/0/0"), stage.path("m/0/other")).unwrap();
+        coming.store(false, Ordering::Relaxed);
+        watcher.join().unwrap()
+    });
+    for (number, then) in looked_at {
+        assert_eq!((then, links(number)), (NAMES as u64, NAMES as u64));
+    }
+    drop(mounted);
 }
 
 #[test]
