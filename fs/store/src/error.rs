@@ -39,6 +39,18 @@ pub enum Error {
         /// What this program writes.
         known: &'static str,
     },
+    /// There are layers, and nothing says how they are kept: nothing may be done to them on a guess.
+    #[error(
+        "{path}: missing from a store that has layers, so that their format is not known: put the file back; if no other \
+         version of mille has used this store, `echo '{known}' > {path}` is what was in it",
+        path = .path.display()
+    )]
+    FormatMissing {
+        /// The format file.
+        path: PathBuf,
+        /// What this program writes.
+        known: &'static str,
+    },
     /// The store is on a file system that nobody can write.
     #[error("open {path}: {reason}: choose another place with --root or MILLE_ROOT", path = path.display())]
     ReadOnly {

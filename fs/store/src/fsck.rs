@@ -28,10 +28,6 @@ impl Store {
     pub fn fsck(&self, pinned: &[DiffId]) -> Result<FsckReport, Error> {
         let _lock = self.lock_shared()?;
         let mut report = FsckReport::default();
-        if self.format_was_missing {
-            let detail = "was missing from a store that has layers; it is written anew";
-            report.damage("format".to_owned(), detail.to_owned());
-        }
         self.check_images(&mut report)?;
         self.check_layers(pinned, &mut report)?;
         self.check_names(&mut report)?;

@@ -43,8 +43,6 @@ pub struct Store {
     pub(crate) options: StoreOptions,
     pub(crate) progress: Arc<dyn Progress>,
     locks: Arc<Locks>,
-    /// There was no format file where there were layers.
-    pub(crate) format_was_missing: bool,
 }
 
 impl fmt::Debug for Store {
@@ -77,11 +75,10 @@ impl Store {
     /// Opens the store at `root`, which is made if it is not there (mode 0700: layers hold set-id programs).
     ///
     /// # Errors
-    /// The directory cannot be made or written, holds other things ([`Error::NotAStore`]), or was written by another
-    /// version ([`Error::Format`]).
+    /// The directory cannot be made or written, holds other things ([`Error::NotAStore`]), was written by another
+    /// version ([`Error::Format`]), or does not say by which ([`Error::FormatMissing`]).
     pub fn open(root: &Path, options: StoreOptions) -> Result<Store, Error> {
         let format = root.join("format");
-        let mut format_was_missing = false;
         match fs::read_to_string(&format) {
             Ok(text) if text == FORMAT => {}
             Ok(found) => {
@@ -93,7 +90,13 @@ impl Store {
                 });
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                format_was_missing = has_layers(root) && !format.exists();
+                // Another command may be making the store: then there is a format file before there is a layer.
+                if has_layers(root) && !format.exists() {
+                    return Err(Error::FormatMissing {
+                        path: format,
+                        known: FORMAT.trim_end(),
+                    });
+                }
                 make(root)?;
             }
             Err(error) => return Err(error).at("read", &format),
@@ -103,7 +106,6 @@ impl Store {
             root: Arc::new(root.to_owned()),
             options,
             progress: Arc::new(Silent),
-            format_was_missing,
         })
     }
 

@@ -2,10 +2,15 @@
 
 use std::path::Path;
 
-use mille_store::{MarkSpace, Ownership, Store, StoreOptions};
+use mille_store::{Error, MarkSpace, Ownership, Store, StoreOptions};
 
 /// Opens the store, with the marks that this user can set.
 pub(crate) fn store(directory: &Path) -> Store {
+    try_store(directory).unwrap()
+}
+
+/// As [`store`], where that may fail.
+pub(crate) fn try_store(directory: &Path) -> Result<Store, Error> {
     let space = if nix::unistd::geteuid().is_root() {
         MarkSpace::Trusted
     } else {
@@ -15,7 +20,7 @@ pub(crate) fn store(directory: &Path) -> Store {
         space,
         ownership: Ownership::Real,
     };
-    Store::open(directory, options).unwrap()
+    Store::open(directory, options)
 }
 
 /// A tar of regular files that belong to this user.
