@@ -59,7 +59,36 @@ pub(crate) fn links_to_the_host(store: &Store) -> Verdict {
         directory.display()
     );
     store.line(&format!("run --rm {binds} evil true"));
-    is_untouched(&canary)
+    is_untouched(&canary).and(|| kernel_directories_are_links(store, &canary))
+}
+
+/// CVE-2024-45310, CVE-2026-41579, CVE-2026-47766: what is made at every start is made where the image's /dev, /dev/pts,
+/// /sys, /etc or /run lead.
+fn kernel_directories_are_links(store: &Store, canary: &std::path::Path) -> Verdict {
+    let canary = canary.display();
+    for (image, links) in [
+        (
+            "links",
+            "for name in dev sys etc run; do rm -rf $name; ln -s $out $name; done",
+        ),
+        (
+            "pts",
+            "rm -rf dev; mkdir dev; ln -s $out dev/pts; ln -s $out dev/shm; ln -s $out/null dev/null",
+        ),
+    ] {
+        let script = format!(
+            "set -e; out={canary}; mkdir {image}; tar -C {image} -xf bb.tar; (cd {image}; {links}); \
+             tar -C {image} --numeric-owner -cf {image}.tar .; \"$mille\" import {image}.tar {image}"
+        );
+        store.script(&script).ok();
+        store.line(&format!(
+            "run --rm -d -t --device /dev/null:/dev/made -w /run/made {image} true"
+        ));
+        store.line(&format!(
+            "run --rm --tmpfs /run/x -v vol:/dev/vol {image} true"
+        ));
+    }
+    is_untouched(std::path::Path::new(&canary.to_string()))
 }
 
 /// CVE-2021-30465: a volume in which a directory turns into a link to the host and back while another volume is mounted

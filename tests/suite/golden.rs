@@ -8,7 +8,9 @@
 //! 2> its standard error
 //! => its exit code
 //! ```
-//! Ids are `<id>`, and one blank stands for several. Where `mille` differs on purpose README.md says so.
+//! Ids are `<id>`, `<dir>` is the directory of the test, and one blank stands for several. Where `mille` differs on purpose
+//! README.md says so. Of the recording of builds nothing is here, since there is no build; of that of help texts what is
+//! the same to the letter, else the names of the flags.
 
 use std::fmt::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -109,13 +111,15 @@ impl Stage {
 /// Runs all commands of a file and requires what was recorded.
 fn repeats(text: &str) {
     let (stage, mut differences) = (Stage::new(), String::new());
+    let directory = stage.0.file("").display().to_string();
+    let directory = directory.trim_end_matches('/');
     for entry in read(text) {
         let outcome = stage.run(&entry.command);
         let Some(code) = entry.code else {
             continue;
         };
-        let stderr = outcome.err();
-        let (out, err) = (plain(&outcome.out()), plain(&stderr));
+        let shown = |text: String| plain(&text.replace(directory, "<dir>"));
+        let (out, err) = (shown(outcome.out()), shown(outcome.err()));
         if (&out, &err, outcome.code) != (&entry.out, &entry.err, code) {
             writeln!(
                 differences,
@@ -139,10 +143,13 @@ macro_rules! golden {
 
 golden! {
     ci_root_fuse_commit_is_dockers: "commit.txt";
+    ci_root_fuse_copies_are_dockers: "cp.txt";
     ci_root_fuse_diff_is_dockers: "diff.txt";
     ci_root_fuse_exec_is_dockers: "exec.txt";
+    ci_root_fuse_help_has_dockers_flags: "help.txt";
     ci_root_fuse_images_are_dockers: "images.txt";
     ci_root_fuse_inside_is_dockers: "inside.txt";
+    ci_root_fuse_inspect_is_dockers: "inspect.txt";
     ci_root_fuse_life_cycle_is_dockers: "lifecycle.txt";
     ci_root_fuse_logs_are_dockers: "logs.txt";
     ci_root_fuse_odds_and_ends_are_dockers: "misc.txt";

@@ -426,6 +426,47 @@ fn top_stats_and_port(who: Who) {
 }
 
 #[test]
+fn root_fuse_a_detached_command_is_told_of_to_its_end() {
+    detached_command(Who::Root);
+}
+
+#[test]
+fn user_fuse_a_detached_command_is_told_of_to_its_end() {
+    detached_command(Who::Ordinary);
+}
+
+fn detached_command(who: Who) {
+    let store = Store::with_busybox(who);
+    store.line("run -d --name c1 bb sleep 1000").ok();
+    store.line("exec -d c1 sh -c sleep${IFS}1000;true").ok();
+    // With a terminal that nobody reads it gets as far as without.
+    let flood = ["exec", "-d", "-t", "c1", "sh", "-c", "seq 20000; exit 4"];
+    store.mille(flood).ok();
+    let ends =
+        "events --since 1h --until 0s -f event=exec_die --format {{.Actor.Attributes.exitCode}}";
+    let start = Instant::now();
+    while store.line(ends).ok() != "4" {
+        assert!(start.elapsed() < Duration::from_secs(60), "no exec_die");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    store
+        .line("exec -d c1 nosuch")
+        .code(1)
+        .says("exec: \"nosuch\": executable file not found in $PATH");
+    // The one that runs is listed under the id its events have, and ends before the container does.
+    let listed = store
+        .mille(["inspect", "-f", "{{index .ExecIDs 0}}", "c1"])
+        .ok();
+    store.line("rm -f c1").ok();
+    let told = "events --since 1h --until 0s --format {{.Action}}|{{.Actor.Attributes.execID}}|{{.Actor.Attributes.exitCode}}";
+    let want = format!("exec_die|{listed}|137");
+    while !store.line(told).ok().lines().any(|line| line == want) {
+        assert!(start.elapsed() < Duration::from_secs(60), "no {want}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn root_fuse_health_is_probed() {
     health(Who::Root);
 }
@@ -467,6 +508,20 @@ fn health(who: Who) {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+    // A probe is a command as any other.
+    let line = "events --since 1h --until 0s -f event=exec_create -f event=exec_start -f event=exec_die --format \
+                {{.Action}}|{{.Actor.Attributes.exitCode}}";
+    let probes = status(line);
+    let probes: Vec<_> = probes.lines().take(3).collect();
+    let command = "/bin/sh -c echo looking; test -f /ok|<no value>";
+    assert_eq!(
+        probes,
+        [
+            format!("exec_create: {command}"),
+            format!("exec_start: {command}"),
+            "exec_die|1".to_owned()
+        ]
+    );
     store.line("stop -t 0 c1").ok();
     wait_for(
         &store,

@@ -107,6 +107,106 @@ fn root_fuse_a_running_container_gets_other_limits() {
 }
 
 #[test]
+fn root_fuse_groups_are_made_below_a_parent() {
+    let store = Store::with_busybox(Who::Root);
+    let top = format!("mille-t-{}", std::process::id());
+    let parent = format!("/{top}/sub");
+    // Somebody has set a limit there, which holds for what is below.
+    let memory = std::path::Path::new("/sys/fs/cgroup/memory").join(&top);
+    std::fs::create_dir(&memory).unwrap();
+    std::fs::write(memory.join("memory.limit_in_bytes"), "30M").unwrap();
+    let eat = format!("{EAT}200M");
+    let run = format!("run --rm --cgroup-parent {parent} bb sh -c");
+    store.mille(run.split(' ').chain([eat.as_str()])).code(137);
+    let run = format!("run -d --name c1 --cgroup-parent {parent} -m 20m bb sleep 1000");
+    let id = store.line(&run).ok();
+    assert_eq!(
+        store
+            .line("inspect -f {{.HostConfig.CgroupParent}} c1")
+            .ok(),
+        parent
+    );
+    let made = left(&id);
+    let trees = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    assert_eq!(made.lines().count(), trees.lines().count(), "{made}");
+    assert!(
+        made.lines()
+            .all(|group| group.ends_with(&format!("{parent}/{id}")))
+    );
+    // A further command is there, too, and so is what `update` sets.
+    store.line("exec -d c1 sleep 1000").ok();
+    store.line("update -m 25m --memory-swap 50m c1").ok();
+    let own = memory.join("sub").join(&id);
+    let read = |file: &str| std::fs::read_to_string(own.join(file)).unwrap();
+    assert_eq!(read("memory.limit_in_bytes"), "26214400\n");
+    assert_eq!(read("cgroup.procs").lines().count(), 2);
+    store.line("rm -f c1").ok();
+    assert_eq!(left(&id), "");
+    let parents = format!(
+        "find /sys/fs/cgroup -maxdepth 3 -depth -type d -path '*/{top}*' -exec rmdir {{}} +"
+    );
+    mille_tests::program::shell(&parents);
+}
+
+#[test]
+fn user_fuse_a_parent_of_others_is_refused() {
+    let store = Store::with_busybox(Who::Ordinary);
+    store
+        .line("run --rm --cgroup-parent /mille-t bb true")
+        .code(125)
+        .says("unable to apply cgroup configuration: create control group /sys/fs/cgroup/")
+        .says("systemd-run --user --scope -p Delegate=yes");
+}
+
+/// How much real time the control group of this process has in a period, in microseconds.
+fn real_time_here() -> u64 {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = groups.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        controllers
+            .split(',')
+            .any(|name| name == "cpu")
+            .then_some(path)
+    });
+    let file = format!(
+        "/sys/fs/cgroup/cpu{}/cpu.rt_runtime_us",
+        own.unwrap_or_default()
+    );
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.trim().parse().unwrap_or_default()
+}
+
+#[test]
+fn root_fuse_real_time_is_limited() {
+    let store = Store::with_busybox(Who::Root);
+    let run = |name: &str| {
+        let line = format!(
+            "run -d --name {name} --cpu-rt-period 500000 --cpu-rt-runtime 10000 bb sleep 1000"
+        );
+        store.line(&line)
+    };
+    if real_time_here() < 100_000 {
+        // A kernel without CONFIG_RT_GROUP_SCHED, or a group that was given no real time.
+        run("c1")
+            .code(125)
+            .says("cpu.rt_runtime_us cannot be set to 10000: ");
+        return;
+    }
+    for name in ["c1", "c2"] {
+        run(name).ok();
+        let read = "cd /sys/fs/cgroup/cpu; cat cpu.rt_period_us cpu.rt_runtime_us";
+        let seen = store.mille(["exec", name, "sh", "-c", read]).ok();
+        assert_eq!(seen, "500000\n10000");
+    }
+    store.line("update --cpu-rt-runtime 20000 c2").ok();
+    let read = "exec c2 cat /sys/fs/cgroup/cpu/cpu.rt_runtime_us";
+    assert_eq!(store.line(read).ok(), "20000");
+    let format = "{{.HostConfig.CpuRealtimePeriod}} {{.HostConfig.CpuRealtimeRuntime}}";
+    let seen = store.mille(["inspect", "-f", format, "c2"]).ok();
+    assert_eq!(seen, "500000 20000");
+}
+
+#[test]
 fn root_fuse_pids_are_limited() {
     let store = Store::with_busybox(Who::Root);
     let fork = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait";
@@ -177,6 +277,7 @@ fn root_fuse_settings_beside_limits() {
         (&["--uts", "host"], "uts", true),
         (&["--pid", "host"], "pid", true),
         (&["--userns", "host"], "user", true),
+        (&["--ipc", "none"], "ipc", false),
     ] {
         let link = format!("/proc/self/ns/{kind}");
         let command = ["bb", "readlink", &link];
@@ -188,9 +289,55 @@ fn root_fuse_settings_beside_limits() {
             "{flag:?}: {seen}"
         );
     }
+    // A namespace of its own, and no memory to share in it.
+    let kept =
+        "create --name kept --annotation a=b --isolation default --volume-driver local bb true";
+    store.line(kept).ok();
+    assert_eq!(
+        store
+            .mille(["inspect", "-f", "{{.HostConfig.Annotations.a}}", "kept"])
+            .ok(),
+        "b"
+    );
+    let list = ["run", "--rm", "--ipc", "none", "bb", "ls", "/dev"];
+    let seen = store.mille(list).ok();
+    assert!(seen.contains("mqueue") && !seen.contains("shm"), "{seen}");
     for (args, want) in [
         (
-            &["-m", "5m"][..],
+            &["--gpus", "all"][..],
+            "mille: --gpus all: could not select device driver",
+        ),
+        (
+            &["--isolation", "hyperv"],
+            "mille: --isolation hyperv: only default is known here",
+        ),
+        (
+            &["--storage-opt", "size=1g"],
+            "mille: --storage-opt size=1g: the root has no size",
+        ),
+        (
+            &["--use-api-socket"],
+            "mille: --use-api-socket=true: there is no daemon",
+        ),
+        (
+            &["--disable-content-trust=false"],
+            "mille: --disable-content-trust=false: no image is ever verified",
+        ),
+        (
+            &["--cpu-rt-period", "1000", "--cpu-rt-runtime", "2000"],
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ),
+        (
+            &["--memory-swappiness", "101"],
+            "mille: invalid value: 101. Valid memory swappiness range is 0-100",
+        ),
+        (&["--shm-size", "-1"], "invalid size: '-1'"),
+        (
+            &["--ipc", "frob"],
+            "Error response from daemon: Invalid IPC mode: frob",
+        ),
+        (
+            &["-m", "5m"],
             "Error response from daemon: Minimum memory limit allowed is 6MB",
         ),
         (&["--cpus", "1000"], "Range of CPUs is from 0.01 to "),

@@ -43,7 +43,7 @@ fn root_archives_are_named_and_what_is_cut_off_is_called_so() {
 #[test]
 fn root_a_store_on_a_read_only_file_system_gets_the_advice_of_others() {
     let store = Store::with_busybox(Who::Root);
-    for line in ["run --rm bb true", "tag bb other"] {
+    for line in ["run --rm bb true", "tag bb other", "volume create vol"] {
         let script = format!(
             "mount --bind root root && mount -o remount,ro,bind root && cd . && $mille {line}"
         );
@@ -99,4 +99,13 @@ fn root_arguments_that_are_not_unicode_are_named() {
         .mille([OsStr::new("images"), OsStr::from_bytes(b"caf\xe9")])
         .code(125)
         .says("the argument \"caf\u{fffd}\" is not valid UTF-8");
+}
+
+#[test]
+fn root_the_host_is_no_container_to_commit() {
+    Store::new(Who::Root)
+        .line("commit @host kept")
+        .code(1)
+        .says("@host is the root of this machine, not a container: run something on it")
+        .says("and commit NAME");
 }

@@ -3,8 +3,9 @@
 //! The calling process itself joins the container's namespaces and forks the command: no monitor, no lock and no file
 //! takes part, so any number of them run side by side.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use mille_sandbox::outer;
@@ -16,6 +17,7 @@ use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::events::Subject;
+use crate::exec_events::ExecEvents;
 use crate::exec_records::Running;
 use crate::ids::ContainerId;
 use crate::layout::Layout;
@@ -26,20 +28,126 @@ use crate::options::{ClientIo, Ended, ExecOptions};
 use crate::relay::{DetachKeys, Outlet, read_once, streams};
 use crate::signals::Caught;
 use crate::terminal::{self, Raw};
-use crate::{launch, process, records};
+use crate::{launch, process, records, stop, sys};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 32 * 1024;
 /// Bytes that may wait in one direction before its source is left unread.
 const QUEUE_BYTES: usize = 256 * 1024;
 
-/// Runs a command in a container and returns its exit code.
+/// A command that has been started.
+struct Started {
+    child: Child,
+    ours: Ours,
+    events: ExecEvents,
+    record: Result<Running>,
+}
+
+/// A container that a command may be started in.
+struct Entered {
+    container: Container,
+    init: i32,
+    /// Keeps the number from being given to another process while it is used.
+    first: OwnedFd,
+}
+
+/// Runs a command in a container and returns its exit code; that of a detached one is 0.
 pub(crate) fn exec(
     engine: &Engine,
     id: &ContainerId,
     options: &ExecOptions,
     io: &ClientIo<'_>,
 ) -> Result<i32> {
+    let entered = enter(engine, id)?;
+    if options.detach {
+        return detached(engine, &entered, options, io).map(|()| 0);
+    }
+    let mut started = start(engine, &entered, options, io)?;
+    let ended =
+        Relay::new(&mut started.child, started.ours, options, io).and_then(|mut relay| relay.run());
+    match ended.map_err(streams("carry the command's streams"))? {
+        Ended::Exited(code) => {
+            note_end(id, started.events, started.record, code);
+            Ok(code)
+        }
+        Ended::Detached => Ok(0),
+        Ended::Interrupted(number) => Ok(128 + number),
+    }
+}
+
+/// Starts a command and leaves a process behind that waits for its end, which only the one that made it is told, and keeps
+/// its terminal.
+fn detached(
+    engine: &Engine,
+    entered: &Entered,
+    options: &ExecOptions,
+    io: &ClientIo<'_>,
+) -> Result<()> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| Error::system("make a pipe")(errno.into()))?;
+    if let sys::Side::Child = sys::fork().map_err(Error::system("fork"))? {
+        drop(reader);
+        keep(engine, entered, options, io, writer);
+    }
+    drop(writer);
+    let mut said = String::new();
+    std::fs::File::from(reader)
+        .read_to_string(&mut said)
+        .map_err(Error::system("read from the command's keeper"))?;
+    match said.as_str() {
+        STARTED => Ok(()),
+        ENDED | "" => Err(Error::NotRunning(entered.container.id.to_string())),
+        text => Err(Error::Exec(text.to_owned())),
+    }
+}
+
+/// What the keeper says of a command that runs, and of a container that has ended; everything else is an error's text.
+const STARTED: &str = "+";
+const ENDED: &str = "-";
+
+/// Is the keeper of a detached command.
+fn keep(
+    engine: &Engine,
+    entered: &Entered,
+    options: &ExecOptions,
+    io: &ClientIo<'_>,
+    writer: OwnedFd,
+) -> ! {
+    let kept = [writer.as_fd(), entered.first.as_fd()];
+    let started = crate::monitor::detach(Path::new("/dev/null"), &kept)
+        .and_then(|()| start(engine, entered, options, io));
+    let said = match &started {
+        Ok(_) => STARTED.to_owned(),
+        Err(Error::NotRunning(_)) => ENDED.to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let told = std::fs::File::from(writer).write_all(said.as_bytes());
+    if let Err(error) = told {
+        log::debug!("tell that a command runs: {error}");
+    }
+    let Ok(mut started) = started else {
+        sys::exit_now(1);
+    };
+    let ended =
+        Relay::new(&mut started.child, started.ours, options, io).and_then(|mut relay| relay.run());
+    let code = match ended {
+        Ok(Ended::Exited(code)) => code,
+        Ok(_) | Err(_) => records::KILLED,
+    };
+    note_end(&entered.container.id, started.events, started.record, code);
+    sys::exit_now(0)
+}
+
+/// Notes that a command has ended.
+fn note_end(id: &ContainerId, events: ExecEvents, record: Result<Running>, code: i32) {
+    if let Err(error) = record.and_then(Running::forget) {
+        log::warn!("record of a command in {id}: {error}");
+    }
+    events.end(code);
+}
+
+/// Looks whether a container can be entered.
+fn enter(engine: &Engine, id: &ContainerId) -> Result<Entered> {
     let not_running = || Error::NotRunning(id.to_string());
     let container = engine.load(id)?;
     if !container.is_running() {
@@ -52,73 +160,41 @@ pub(crate) fn exec(
         return Err(Error::ExecPaused(id.to_string()));
     }
     let state = records::read_state(&engine.layout.container(id))?;
-    // The descriptor keeps the number from being given to another process while it is used.
     let first = process::open(state.state.pid, state.init_start).ok_or_else(not_running)?;
-    join(engine, id)?;
-    let mut spec = launch::exec_spec(&engine.layout, &container, options)?;
+    Ok(Entered {
+        container,
+        init: state.state.pid,
+        first,
+    })
+}
+
+/// Starts a command in a container.
+fn start(
+    engine: &Engine,
+    entered: &Entered,
+    options: &ExecOptions,
+    io: &ClientIo<'_>,
+) -> Result<Started> {
+    let (container, init) = (&entered.container, entered.init);
+    join(engine, &container.id)?;
+    let mut spec = launch::exec_spec(&engine.layout, container, options)?;
     spec.window = window(io).filter(|_| options.terminal);
-    spec.cgroup = Groups::of_command(&container, state.state.pid);
+    spec.cgroup = Groups::of_command(container, init);
     let (stdio, ours) = pipes(options, io).map_err(Error::system("make pipes"))?;
-    let entrance = process::entrance(state.state.pid);
-    let mut child = mille_sandbox::exec(Pid::from_raw(entrance.pid), &spec, stdio)
-        .map_err(|error| refused(&error, id, &first))?;
-    let events = ExecEvents::begin(engine, &container, options);
+    let entrance = process::entrance(init);
+    let child = mille_sandbox::exec(Pid::from_raw(entrance.pid), &spec, stdio)
+        .map_err(|error| refused(&error, &container.id, &entered.first))?;
+    let subject = Subject::from(container);
+    let events = ExecEvents::begin(&engine.layout, subject, &options.command)?;
     // It runs already: an unwritable record is no reason to leave it alone.
-    let record = Running::note(&engine.layout.container(id), child.pid().as_raw());
-    if options.detach {
-        return Ok(0);
-    }
-    let ended = Relay::new(&mut child, ours, options, io).and_then(|mut relay| relay.run());
-    if !matches!(ended, Ok(Ended::Detached))
-        && let Err(error) = record.and_then(Running::forget)
-    {
-        log::warn!("record of a command in {id}: {error}");
-    }
-    match ended.map_err(streams("carry the command's streams"))? {
-        Ended::Exited(code) => {
-            events.end(code);
-            Ok(code)
-        }
-        Ended::Detached => Ok(0),
-        Ended::Interrupted(number) => Ok(128 + number),
-    }
-}
-
-/// The events of one more command.
-struct ExecEvents<'a> {
-    layout: &'a Layout,
-    subject: Subject,
-    id: String,
-}
-
-impl<'a> ExecEvents<'a> {
-    /// Notes that it was made and started; docker has its words in the action.
-    fn begin(engine: &'a Engine, container: &Container, options: &ExecOptions) -> Self {
-        let mut words = options.command.iter().map(|word| word.to_string_lossy());
-        let program = words.next().unwrap_or_default();
-        let arguments: Vec<_> = words.collect();
-        let id = ContainerId::random().map_or_else(|_| String::new(), |id| id.to_string());
-        let events = Self {
-            layout: &engine.layout,
-            subject: Subject::from(container),
-            id,
-        };
-        for action in ["exec_create", "exec_start"] {
-            let action = format!("{action}: {program} {}", arguments.join(" "));
-            events.note(&action, &[]);
-        }
-        events
-    }
-
-    fn end(&self, code: i32) {
-        self.note("exec_die", &[("exitCode", code.to_string())]);
-    }
-
-    fn note(&self, action: &str, more: &[(&str, String)]) {
-        let mut all = vec![("execID", self.id.clone())];
-        all.extend_from_slice(more);
-        self.subject.note(self.layout, action, &all);
-    }
+    let paths = engine.layout.container(&container.id);
+    let record = Running::note(&paths, events.id(), child.pid().as_raw());
+    Ok(Started {
+        child,
+        ours,
+        events,
+        record,
+    })
 }
 
 /// How long a container may take to end whose first process has been killed: it goes after all others (kernel,
@@ -144,11 +220,19 @@ pub(crate) fn join(engine: &Engine, id: &ContainerId) -> Result<()> {
     if engine.mode == crate::Mode::Root {
         return Ok(());
     }
+    if let Some(namespaces) = namespaces(&engine.layout, id)? {
+        outer::join_namespaces(namespaces.user.as_fd(), namespaces.mount.as_fd())?;
+    }
+    Ok(())
+}
+
+/// Asks a container's monitor for the namespaces it lives in; `None`: those of the host.
+pub(crate) fn namespaces(layout: &Layout, id: &ContainerId) -> Result<Option<outer::Namespaces>> {
     let out_of_reach = || Error::Monitor {
         id: id.to_string(),
         reason: "its socket is out of reach".to_owned(),
     };
-    let mut channel = engine.connect(id)?.ok_or_else(out_of_reach)?;
+    let mut channel = stop::connect(layout, id)?.ok_or_else(out_of_reach)?;
     channel.queue(&Message::Namespaces);
     let ask = |channel: &mut crate::channel::Channel| -> io::Result<Option<outer::Namespaces>> {
         channel.flush()?;
@@ -156,18 +240,14 @@ pub(crate) fn join(engine: &Engine, id: &ContainerId) -> Result<()> {
         rustix::event::poll(&mut fds, None)?;
         descriptors::receive(&*channel)
     };
-    let namespaces = ask(&mut channel).map_err(|error| match error.kind() {
+    ask(&mut channel).map_err(|error| match error.kind() {
         // What came is no answer but the monitor's farewell, or its end.
         io::ErrorKind::InvalidData
         | io::ErrorKind::UnexpectedEof
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::BrokenPipe => Error::NotRunning(id.to_string()),
         _ => Error::system("ask the monitor for its namespaces")(error),
-    })?;
-    if let Some(namespaces) = namespaces {
-        outer::join_namespaces(namespaces.user.as_fd(), namespaces.mount.as_fd())?;
-    }
-    Ok(())
+    })
 }
 
 fn window(io: &ClientIo<'_>) -> Option<WindowSize> {

@@ -1,7 +1,7 @@
 //! Which further commands run in a container: one small file each, beside the container's socket.
 //!
 //! No process answers for them (see [`crate::exec`]), so a record is believed only as long as the process it names
-//! lives; what a killed client or a detached command leaves is dropped by the next one, or goes with the container.
+//! lives; what a killed client leaves is dropped by the next one, or goes with the container.
 
 use std::fs;
 use std::io;
@@ -40,12 +40,11 @@ impl Running {
     ///
     /// # Errors
     /// The container's run-time directory cannot be written.
-    pub(crate) fn note(paths: &ContainerPaths, pid: i32) -> Result<Self> {
+    pub(crate) fn note(paths: &ContainerPaths, id: &ContainerId, pid: i32) -> Result<Self> {
         let home = paths.execs();
         files::make_directory(&home, 0o700)?;
         // What others left is dropped here, so that no number of them piles up.
         list(paths)?;
-        let id = ContainerId::random()?;
         let start = process::stat(pid)
             .map(|stat| stat.start)
             .unwrap_or_default();
@@ -107,12 +106,13 @@ mod tests {
         fs::create_dir(&paths.run).unwrap();
         assert!(list(&paths).unwrap().is_empty());
         let own = i32::try_from(std::process::id()).unwrap();
-        let running = Running::note(&paths, own).unwrap();
+        let id = || ContainerId::random().unwrap();
+        let running = Running::note(&paths, &id(), own).unwrap();
         let mut other = std::process::Command::new("cat")
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        let ended = Running::note(&paths, i32::try_from(other.id()).unwrap()).unwrap();
+        let ended = Running::note(&paths, &id(), i32::try_from(other.id()).unwrap()).unwrap();
         assert_eq!(list(&paths).unwrap().len(), 2);
         other.kill().unwrap();
         // Dead, and not yet reaped.

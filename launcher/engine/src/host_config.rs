@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::devices::DeviceMapping;
+use crate::joining;
 use crate::mount_spec::MountSpec;
 
 /// The host's side of a container's configuration.
@@ -50,7 +51,7 @@ pub struct HostConfig {
     pub extra_hosts: Option<Vec<String>>,
     /// Supplementary groups, names of the image's /etc/group or numbers.
     pub group_add: Option<Vec<String>>,
-    /// `private`, `shareable` (the same) or `host`.
+    /// `private`, `shareable` (which others may join), `none` (without /dev/shm), `host` or `container:ID`.
     pub ipc_mode: String,
     /// Only shown.
     pub cgroup: String,
@@ -58,7 +59,7 @@ pub struct HostConfig {
     pub links: Option<Vec<String>>,
     /// How likely the kernel is to kill it for memory, -1000 to 1000; 0 leaves it alone.
     pub oom_score_adj: i64,
-    /// Empty (an own pid namespace) or `host`.
+    /// Empty (an own pid namespace), `host` or `container:ID`.
     pub pid_mode: String,
     /// All capabilities, nothing masked.
     pub privileged: bool,
@@ -87,6 +88,9 @@ pub struct HostConfig {
     /// Rows and columns at creation.
     pub console_size: [u16; 2],
     /// Only shown.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Only shown.
     pub isolation: String,
     /// Limits and devices.
     #[serde(flatten)]
@@ -101,6 +105,14 @@ pub struct HostConfig {
     /// `--init`: the first process is a reaper, the command its child.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<bool>,
+}
+
+impl HostConfig {
+    /// Returns the containers whose namespaces it joins, as they were typed.
+    #[must_use]
+    pub fn donors(&self) -> Vec<String> {
+        joining::donors(self).map(str::to_owned).collect()
+    }
 }
 
 /// The limits part of [`HostConfig`], in docker's order. Acted on: memory, CPU, cpuset, pids, blkio weight, ulimits.
@@ -239,6 +251,7 @@ impl Default for HostConfig {
             sysctls: BTreeMap::new(),
             runtime: "mille".to_owned(),
             console_size: [0, 0],
+            annotations: BTreeMap::new(),
             isolation: String::new(),
             resources: Resources {
                 oom_kill_disable: Some(false),

@@ -1,7 +1,9 @@
 //! `docker inspect` of a container: docker's keys in docker's order.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use mille_store::config::ContainerConfig;
 
@@ -11,7 +13,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::host_config::HostConfig;
 use crate::state::{NEVER, State};
-use crate::{changes, exec_records};
+use crate::{changes, exec_records, joining};
 
 /// Everything `inspect` shows of a container; serialise it.
 #[derive(Debug, Clone, Serialize)]
@@ -45,7 +47,7 @@ pub struct Inspect {
     pub size_root_fs: Option<u64>,
     pub mounts: Vec<MountPoint>,
     pub config: ContainerConfig,
-    pub network_settings: Value,
+    pub network_settings: NetworkSettings,
 }
 
 /// Where the container's file system lies.
@@ -136,18 +138,78 @@ pub(crate) fn inspect(engine: &Engine, container: &Container, sizes: bool) -> Re
     })
 }
 
-/// Returns `NetworkSettings` for a container of the host's network or of none.
-pub(crate) fn network_settings(mode: &str) -> Value {
-    let network = json!({
-        "IPAMConfig": null, "Links": null, "Aliases": null, "NetworkID": "", "EndpointID": "", "Gateway": "",
-        "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
-        "MacAddress": "", "DriverOpts": null,
-    });
-    json!({
-        "Bridge": "", "SandboxID": "", "HairpinMode": false, "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0, "Ports": {}, "SandboxKey": "", "SecondaryIPAddresses": null,
-        "SecondaryIPv6Addresses": null, "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0, "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "", "MacAddress": "",
-        "Networks": { mode: network },
-    })
+/// A container's networks: keys in docker's order.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "docker's own keys; their meaning is docker's")]
+pub struct NetworkSettings {
+    pub bridge: String,
+    #[serde(rename = "SandboxID")]
+    pub sandbox_id: String,
+    pub hairpin_mode: bool,
+    #[serde(rename = "LinkLocalIPv6Address")]
+    pub link_local_ipv6_address: String,
+    #[serde(rename = "LinkLocalIPv6PrefixLen")]
+    pub link_local_ipv6_prefix_len: u8,
+    pub ports: BTreeMap<String, Value>,
+    pub sandbox_key: String,
+    #[serde(rename = "SecondaryIPAddresses")]
+    pub secondary_ip_addresses: Option<Vec<String>>,
+    #[serde(rename = "SecondaryIPv6Addresses")]
+    pub secondary_ipv6_addresses: Option<Vec<String>>,
+    #[serde(rename = "EndpointID")]
+    pub endpoint_id: String,
+    pub gateway: String,
+    #[serde(rename = "GlobalIPv6Address")]
+    pub global_ipv6_address: String,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    pub global_ipv6_prefix_len: u8,
+    #[serde(rename = "IPAddress")]
+    pub ip_address: String,
+    #[serde(rename = "IPPrefixLen")]
+    pub ip_prefix_len: u8,
+    #[serde(rename = "IPv6Gateway")]
+    pub ipv6_gateway: String,
+    pub mac_address: String,
+    pub networks: BTreeMap<String, Endpoint>,
+}
+
+/// A container in one network: keys in docker's order.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "docker's own keys; their meaning is docker's")]
+pub struct Endpoint {
+    #[serde(rename = "IPAMConfig")]
+    pub ipam_config: Option<Value>,
+    pub links: Option<Vec<String>>,
+    pub aliases: Option<Vec<String>>,
+    #[serde(rename = "NetworkID")]
+    pub network_id: String,
+    #[serde(rename = "EndpointID")]
+    pub endpoint_id: String,
+    pub gateway: String,
+    #[serde(rename = "IPAddress")]
+    pub ip_address: String,
+    #[serde(rename = "IPPrefixLen")]
+    pub ip_prefix_len: u8,
+    #[serde(rename = "IPv6Gateway")]
+    pub ipv6_gateway: String,
+    #[serde(rename = "GlobalIPv6Address")]
+    pub global_ipv6_address: String,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    pub global_ipv6_prefix_len: u8,
+    pub mac_address: String,
+    pub driver_opts: Option<BTreeMap<String, String>>,
+}
+
+/// Returns what there is to say of the host's network, of none or of another container's.
+fn network_settings(mode: &str) -> NetworkSettings {
+    let own = joining::named(mode).is_none();
+    NetworkSettings {
+        networks: own
+            .then(|| (mode.to_owned(), Endpoint::default()))
+            .into_iter()
+            .collect(),
+        ..NetworkSettings::default()
+    }
 }

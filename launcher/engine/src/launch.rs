@@ -22,6 +22,9 @@ use crate::security::Security;
 /// Docker's search path where the image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The IPC mode of a container that has no /dev/shm.
+const WITHOUT_SHM: &str = "none";
+
 /// Makes the spec of a container whose root is mounted.
 ///
 /// # Errors
@@ -29,7 +32,11 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) fn spec(layout: &Layout, container: &Container, nested: bool) -> Result<Spec> {
     let (mut spec, security) = unfiltered(layout, container, nested)?;
     spec.mounts = mounts(layout, container)?;
-    spec.joined = joining::joined(layout, container)?;
+    spec.joined = joining::joined(layout, container, nested)?;
+    if !spec.joined.is_empty() {
+        // Where there are user namespaces the other's is among them.
+        spec.user_namespace = None;
+    }
     spec.devices = devices::find(&container.host_config.resources.devices)?;
     spec.seccomp = security.filter(layout, spec.capabilities, spec.privileged);
     Ok(spec)
@@ -84,6 +91,7 @@ fn unfiltered(layout: &Layout, container: &Container, nested: bool) -> Result<(S
         .ok()
         .filter(|score| *score != 0);
     spec.shm_size_bytes = u64::try_from(host.shm_size).unwrap_or_default();
+    spec.without_shm = host.ipc_mode == WITHOUT_SHM;
     spec.session_keyring = Some(format!("_ses.{}", container.id));
     spec.init = host.init == Some(true);
     Ok((spec, security))
@@ -191,7 +199,7 @@ fn shared(container: &Container) -> Result<SharedNamespaces> {
         other => Err(Error::Invalid(format!("Invalid {what} mode: {other}"))),
     };
     let ipc = match host.ipc_mode.as_str() {
-        "shareable" => false,
+        "shareable" | WITHOUT_SHM => false,
         mode => is_host("IPC", mode)?,
     };
     Ok(SharedNamespaces {

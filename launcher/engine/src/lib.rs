@@ -18,6 +18,7 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod exec_events;
 mod exec_records;
 mod files;
 mod filters;
@@ -58,6 +59,7 @@ mod signals;
 mod start;
 mod state;
 mod stop;
+mod stragglers;
 mod sys;
 mod terminal;
 mod update;
@@ -79,7 +81,7 @@ pub use host_config::{
     Resources, RestartPolicy, Ulimit,
 };
 pub use ids::ContainerId;
-pub use inspect::{GraphData, GraphDriver, Inspect};
+pub use inspect::{Endpoint, GraphData, GraphDriver, Inspect, NetworkSettings};
 pub use logs::{LogLine, LogStream};
 /// What this machine offers, tried out: for `doctor`.
 pub use mille_sandbox::{IPC_SYSCTLS, host, outer, run_sealed};

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use crate::init_layer::Dialect;
 use crate::layout::Layout;
 use crate::options::{Access, EngineOptions};
 use crate::removal::{SweepOptions, sweep};
-use crate::{run_directory, served};
+use crate::{joining, run_directory, served};
 
 /// Opens the engine.
 pub(crate) fn open(options: &EngineOptions) -> Result<Engine> {
@@ -30,7 +31,7 @@ pub(crate) fn open(options: &EngineOptions) -> Result<Engine> {
     let layout = Layout { root, run };
     // Before the namespace is entered: these mounts are outside.
     served::sweep(&layout, if real_root { Mode::Root } else { Mode::Range })?;
-    let (mode, inside) = enter(&layout, options.access, real_root)?;
+    let (mode, inside) = enter(&layout, options, real_root)?;
     let store = Store::open(&layout.root, store_options(mode))?;
     for directory in [layout.containers(), layout.staging(), layout.names()] {
         files::make_directory(&directory, 0o700)?;
@@ -53,18 +54,21 @@ pub(crate) fn open(options: &EngineOptions) -> Result<Engine> {
     Ok(engine)
 }
 
-fn enter(layout: &Layout, access: Access, real_root: bool) -> Result<(Mode, bool)> {
+fn enter(layout: &Layout, options: &EngineOptions, real_root: bool) -> Result<(Mode, bool)> {
     if real_root {
-        if access != Access::Records {
+        if options.access != Access::Records {
             check_root()?;
         }
         return Ok((Mode::Root, false));
     }
     let remembered = Remembered::read(layout)?;
-    if access == Access::Records {
+    if options.access == Access::Records {
         return Ok((remembered.unwrap_or(Mode::Range), false));
     }
-    let mode = go_inside(remembered)?;
+    let mode = match joining::outer_of(layout, &options.joins, &options.starts)? {
+        Some(namespaces) => mode_of(outer::enter_beside(namespaces.user.as_fd())?),
+        None => go_inside(remembered)?,
+    };
     if remembered.is_none() {
         Remembered::write(layout, mode)?;
     }
@@ -106,11 +110,15 @@ fn go_inside(remembered: Option<Mode>) -> Result<Mode> {
         Some(Mode::OneId) => Wish::OneId,
         Some(Mode::Root) | None => Wish::Auto,
     };
-    Ok(match outer::enter(wish)? {
+    Ok(mode_of(outer::enter(wish)?))
+}
+
+fn mode_of(outer: OuterMode) -> Mode {
+    match outer {
         OuterMode::Root => Mode::Root,
         OuterMode::Range { .. } => Mode::Range,
         OuterMode::OneId => Mode::OneId,
-    })
+    }
 }
 
 fn store_options(mode: Mode) -> StoreOptions {

@@ -32,6 +32,11 @@ pub struct EngineOptions {
     pub root: Option<PathBuf>,
     /// How much of it the command touches.
     pub access: Access,
+    /// Containers, as they were typed, whose namespaces a new one will join: an ordinary user's process then goes where
+    /// their monitors are, since it could not get there later.
+    pub joins: Vec<String>,
+    /// Containers, as they were typed, that will be started: what they join counts as well.
+    pub starts: Vec<String>,
 }
 
 /// The pseudo image that stands for the machine's own root directory.

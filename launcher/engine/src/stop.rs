@@ -10,6 +10,7 @@ use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::ContainerId;
+use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::message::Message;
 use crate::options::StopOptions;
@@ -22,15 +23,20 @@ const STOP_TIMEOUT_SECONDS: i64 = 10;
 /// How often the lock of a monitor is looked at that cannot be reached by its socket.
 const INTERVAL: Duration = Duration::from_millis(20);
 
+/// Connects to a running container's monitor; `None` when it is gone or its socket is out of reach.
+pub(crate) fn connect(layout: &Layout, id: &ContainerId) -> Result<Option<Channel>> {
+    let socket = layout.container(id).socket();
+    match Channel::connect(&socket) {
+        Ok(channel) => Ok(Some(channel)),
+        Err(error) if is_unreachable(&error) => Ok(None),
+        Err(error) => Err(Error::io("connect to", &socket)(error)),
+    }
+}
+
 impl Engine {
-    /// Connects to a running container's monitor; `None` when it is gone or its socket is out of reach.
+    /// As [`connect`].
     pub(crate) fn connect(&self, id: &ContainerId) -> Result<Option<Channel>> {
-        let socket = self.layout.container(id).socket();
-        match Channel::connect(&socket) {
-            Ok(channel) => Ok(Some(channel)),
-            Err(error) if is_unreachable(&error) => Ok(None),
-            Err(error) => Err(Error::io("connect to", &socket)(error)),
-        }
+        connect(&self.layout, id)
     }
 
     /// Ends a container by its stop signal, then by SIGKILL.

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::freeze::members;
+use crate::ids::ContainerId;
 use crate::limits::{self, Groups};
 
 /// Processes that are named at most: what fits into one message.
@@ -34,7 +35,7 @@ pub struct Usage {
 }
 
 /// Adds up what the container of this first process uses. A process that ends meanwhile is left out.
-pub(crate) fn of(init: Pid) -> io::Result<Usage> {
+pub(crate) fn of(id: &ContainerId, init: Pid) -> io::Result<Usage> {
     let pids: BTreeSet<i32> = members(init)?;
     let mut usage = Usage {
         process_count: u64::try_from(pids.len()).unwrap_or(u64::MAX),
@@ -50,7 +51,7 @@ pub(crate) fn of(init: Pid) -> io::Result<Usage> {
         usage.read_bytes += sum_of(&io, &["read_bytes:"]);
         usage.written_bytes += sum_of(&io, &["write_bytes:"]);
     }
-    limits::count(&Groups::directories_of(init.as_raw()), &mut usage);
+    limits::count(&Groups::directories_of(id, init.as_raw()), &mut usage);
     Ok(usage)
 }
 
@@ -100,7 +101,8 @@ mod tests {
 
     #[test]
     fn this_process_uses_something() {
-        let usage = of(nix::unistd::getpid()).unwrap();
+        let id = ContainerId::random().unwrap();
+        let usage = of(&id, nix::unistd::getpid()).unwrap();
         assert!(usage.memory_bytes > 0 && usage.memory_limit_bytes > usage.memory_bytes);
         assert!(usage.processes.contains(&nix::unistd::getpid().as_raw()));
     }

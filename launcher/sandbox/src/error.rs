@@ -174,9 +174,7 @@ pub enum PlanError {
         path: PathBuf,
     },
     /// A namespace of another container with a user namespace of one's own.
-    #[error(
-        "the namespaces of another container can be joined by root only: a user's containers have a user namespace each"
-    )]
+    #[error("a namespace of another container is joined together with its user namespace")]
     JoinNested,
     /// A mount on the root itself.
     #[error("invalid mount: destination can't be '/'")]

@@ -95,18 +95,27 @@ fn set_dumpable(how: DumpableBehavior) -> Result<(), Failure> {
 /// Enters namespaces of other containers, for the process that is cloned next; returns the detached /dev/shm of the one
 /// whose IPC it shares.
 fn join_others(others: &[(NamespaceKind, OwnedFd)]) -> Result<Option<OwnedFd>, Failure> {
-    let mut shm = None;
-    for (kind, process) in others {
-        let namespace = match kind {
-            NamespaceKind::Pid => ThreadNameSpaceType::PROCESS_ID,
-            NamespaceKind::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
-            NamespaceKind::Network => ThreadNameSpaceType::NETWORK,
-        };
-        let failed = |errno| Failure::system("enter a namespace of another container", None, errno);
-        if *kind == NamespaceKind::Ipc {
-            shm = Some(shm_of(process).map_err(failed)?);
+    let failed = |errno| Failure::system("enter a namespace of another container", None, errno);
+    let find = |kind| others.iter().find(|(found, _)| *found == kind);
+    // From the other's user namespace there would be no way back into our mounts.
+    let shm = match find(NamespaceKind::Ipc) {
+        Some((_, process)) => Some(shm_of(process).map_err(failed)?),
+        None => None,
+    };
+    // The user namespace first: it has the rights over the others.
+    for (kind, namespace) in [
+        (NamespaceKind::User, ThreadNameSpaceType::USER),
+        (NamespaceKind::Pid, ThreadNameSpaceType::PROCESS_ID),
+        (
+            NamespaceKind::Ipc,
+            ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+        ),
+        (NamespaceKind::Network, ThreadNameSpaceType::NETWORK),
+    ] {
+        if let Some((_, process)) = find(kind) {
+            rustix::thread::move_into_thread_name_spaces(process.as_fd(), namespace)
+                .map_err(failed)?;
         }
-        rustix::thread::move_into_thread_name_spaces(process.as_fd(), namespace).map_err(failed)?;
     }
     Ok(shm)
 }
@@ -146,8 +155,8 @@ fn make_container(
 ) -> ! {
     let maps = plan.id_map.as_ref();
     let must_wait = maps.is_some() || plan.cgroup.is_some() || plan.oom_score_adj.is_some();
-    // The id map files of a process that is not dumpable belong to the first namespace's root.
-    let dumpable = if maps.is_some() {
+    // The files of a process that is not dumpable belong to the first namespace's root.
+    let dumpable = if maps.is_some() || plan.joins_user() {
         DumpableBehavior::Dumpable
     } else {
         DumpableBehavior::NotDumpable
@@ -297,9 +306,10 @@ fn become_first_process(
             }
         )
     });
-    let ready = match &plan.id_map {
-        Some(_) => become_root_of_namespace(set_groups),
-        None => Ok(()),
+    let ready = if plan.id_map.is_some() || plan.joins_user() {
+        become_root_of_namespace(set_groups)
+    } else {
+        Ok(())
     };
     let tied = ready.and_then(|()| {
         forbid_tracing()

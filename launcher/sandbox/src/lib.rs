@@ -52,3 +52,4 @@ pub use spec::{
     MountKind, MountOptions, NamespaceKind, Network, Propagation, Rlimit, SeccompProgram,
     SharedNamespaces, Spec, Stdio, WindowSize, default_masked_paths, default_readonly_paths,
 };
+pub use user::ids_of;

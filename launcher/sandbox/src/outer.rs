@@ -413,6 +413,27 @@ pub fn join(pid: Pid) -> Result<(), OuterError> {
     become_root()
 }
 
+/// Enters the user namespace of an N1 with a mount namespace of this process's own: as [`enter`] does, beside what is there
+/// already.
+///
+/// # Errors
+/// It is somebody else's, or this process has several threads.
+pub fn enter_beside(user: BorrowedFd<'_>) -> Result<OuterMode, OuterError> {
+    rustix::thread::move_into_link_name_space(user, Some(LinkNameSpaceType::User)).map_err(
+        |errno| {
+            system(
+                "enter the user namespace of another container's monitor",
+                "",
+                errno,
+            )
+        },
+    )?;
+    become_root()?;
+    sys::unshare(UnshareFlags::NEWNS)
+        .map_err(|errno| system("make a mount namespace", "", errno))?;
+    current()?.ok_or(OuterError::Threads)
+}
+
 /// Becomes id 0 of the namespace just entered (which the user's own id is already, under the maps of [`enter`]).
 fn become_root() -> Result<(), OuterError> {
     let failed = |errno| system("become root of the user namespace", "", errno);

@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 pub enum IpcFrom {
     /// New ones.
     New,
+    /// No /dev/shm at all.
+    WithoutShm,
     /// The host's are bound.
     Host,
     /// Those of the container whose IPC namespace was entered.
@@ -220,6 +222,12 @@ impl Plan {
         })
     }
 
+    /// Whether the process lives in another container's user namespace.
+    pub(crate) fn joins_user(&self) -> bool {
+        let mut kinds = self.joined.iter().map(|joined| joined.kind);
+        kinds.any(|kind| kind == NamespaceKind::User)
+    }
+
     /// Returns the steps in their order.
     pub fn steps(&self) -> &[Step] {
         &self.steps
@@ -334,7 +342,7 @@ fn check(spec: &Spec, host: &Host) -> Result<(), PlanError> {
         return Err(PlanError::JoinNested);
     }
     // In a user namespace of its own the container has every capability over what is its own.
-    if spec.user_namespace.is_none() {
+    if spec.user_namespace.is_none() && !spec.joins(NamespaceKind::User) {
         let needed: CapSet = [Capability::SYS_ADMIN].into_iter().collect();
         let missing = spec
             .required_capabilities
@@ -633,6 +641,8 @@ fn kernel_filesystems(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
                 IpcFrom::Host
             } else if spec.joins(NamespaceKind::Ipc) {
                 IpcFrom::Container
+            } else if spec.without_shm {
+                IpcFrom::WithoutShm
             } else {
                 IpcFrom::New
             },

@@ -39,8 +39,9 @@ pub struct Spec {
     pub network: Network,
     /// Namespaces shared with the caller; all others are new.
     pub shared: SharedNamespaces,
-    /// Namespaces of other containers that are entered instead of making new ones. Only without a user namespace: one
-    /// container's root has no rights over what another's owns.
+    /// Namespaces of other containers that are entered instead of making new ones. One container's root has no rights over
+    /// what another's user namespace owns, so that where containers have such namespaces theirs is joined as well, and
+    /// [`Spec::user_namespace`] is `None`.
     pub joined: Vec<Joined>,
     /// Mounts of the user, in order, over what every container has.
     pub mounts: Vec<Mount>,
@@ -70,6 +71,8 @@ pub struct Spec {
     pub oom_score_adj: Option<i32>,
     /// Size of /dev/shm in bytes.
     pub shm_size_bytes: u64,
+    /// There is no /dev/shm, although the IPC namespace is the container's own.
+    pub without_shm: bool,
     /// Name of the session keyring to join; `None` keeps the caller's keyring.
     pub session_keyring: Option<String>,
     /// The container's first process is a reaper that passes signals on; the command is its child.
@@ -119,6 +122,7 @@ impl Spec {
             cgroup: None,
             oom_score_adj: None,
             shm_size_bytes: SHM_SIZE_BYTES,
+            without_shm: false,
             session_keyring: Some("_ses.mille".to_owned()),
             init: false,
         }
@@ -241,6 +245,8 @@ pub struct SharedNamespaces {
 /// A kind of namespace that a container may have in common with another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamespaceKind {
+    /// Users, and with them the rights over the others.
+    User,
     /// Process ids.
     Pid,
     /// System V IPC, message queues, and /dev/shm with them.

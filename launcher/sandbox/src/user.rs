@@ -140,6 +140,14 @@ pub(crate) fn resolve(
     })
 }
 
+/// Returns the user and group id of a user in any of docker's forms, by the texts of a container's passwd and group files.
+///
+/// # Errors
+/// As when a command is to run as this user.
+pub fn ids_of(user: &str, passwd: &[u8], group: &[u8]) -> Result<(u32, u32), Failure> {
+    resolve(user, &[], passwd, group).map(|identity| (identity.uid, identity.gid))
+}
+
 fn is_member(entry: &Entry<'_>, name: &[u8]) -> bool {
     entry
         .field(3)

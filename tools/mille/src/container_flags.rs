@@ -15,6 +15,7 @@ use crate::mount_flag;
 use crate::output;
 
 mod declared;
+mod foreign;
 mod health;
 pub(crate) mod limits;
 mod namespaces;
@@ -33,6 +34,7 @@ pub(crate) fn read(verb: &'static Verb, matches: &ArgMatches) -> Result<CreateOp
     let config = config(verb, matches, words.collect())?;
     let host_config = host_config(verb, matches)?;
     check_pull(verb, matches)?;
+    foreign::check(matches).map_err(|text| refused(verb, text))?;
     if is_on(matches, "replace") && text(matches, "name").is_none() {
         return Err(refused(verb, "--replace needs --name".to_owned()));
     }
@@ -164,6 +166,23 @@ fn labels(verb: &'static Verb, matches: &ArgMatches) -> Result<BTreeMap<String, 
     Ok(labels)
 }
 
+/// `--annotation NAME=VALUE`.
+fn annotations(
+    verb: &'static Verb,
+    matches: &ArgMatches,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut all = BTreeMap::new();
+    for text in texts(matches, "annotation") {
+        let (name, value) = text.split_once('=').unwrap_or((&text, ""));
+        if name.is_empty() {
+            let cause = format!("invalid annotation format: {text}");
+            return Err(invalid(verb, "annotation", &text, &cause));
+        }
+        all.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(all)
+}
+
 fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, Failure> {
     let defaults = HostConfig::default();
     let privileged = is_on(matches, "privileged");
@@ -188,6 +207,7 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
     }
     let (cap_add, cap_drop) = capabilities(&texts(matches, "cap-add"), &texts(matches, "cap-drop"));
     Ok(HostConfig {
+        annotations: annotations(verb, matches)?,
         binds: some(binds(matches)),
         mounts,
         volumes_from: some(texts(matches, "volumes-from")),
@@ -225,10 +245,10 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
             mode => mode,
         },
         resources: Resources {
+            cgroup_parent: owned(matches, "cgroup-parent"),
             devices: devices(matches).map_err(|text| refused(verb, text))?,
             ulimits: ulimits(verb, matches)?,
-            memory_swappiness: integer(verb, matches, "memory-swappiness")?
-                .filter(|value| *value != -1),
+            memory_swappiness: limits::swappiness(verb, matches)?,
             oom_kill_disable: Some(is_on(matches, "oom-kill-disable")),
             ..limits::read(verb, matches, &defaults.resources)?
         },

@@ -35,10 +35,33 @@ impl Context {
         self.open(Access::Layers)
     }
 
+    /// As [`Context::layers`], to make and start a container that joins the namespaces of these.
+    pub(crate) fn layers_beside(&self, joins: Vec<String>) -> Result<Engine, Failure> {
+        self.open_with(EngineOptions {
+            joins,
+            ..EngineOptions::default()
+        })
+    }
+
+    /// As [`Context::layers`], to start these containers.
+    pub(crate) fn layers_to_start(&self, names: &[String]) -> Result<Engine, Failure> {
+        self.open_with(EngineOptions {
+            starts: names.to_vec(),
+            ..EngineOptions::default()
+        })
+    }
+
     fn open(&self, access: Access) -> Result<Engine, Failure> {
+        self.open_with(EngineOptions {
+            access,
+            ..EngineOptions::default()
+        })
+    }
+
+    fn open_with(&self, options: EngineOptions) -> Result<Engine, Failure> {
         let options = EngineOptions {
             root: self.globals.root.clone(),
-            access,
+            ..options
         };
         Engine::open(options)
             .map_err(|error| Failure::plain(format!("mille: {}", crate::failure::chain(&error))))

@@ -31,7 +31,8 @@ pub(super) fn write(source: &Source, out: &mut dyn Write) -> Result<()> {
     let name = if source.contents_only {
         OsStr::new(".")
     } else {
-        &source.name
+        // Where it is copied into a directory it keeps the link's name, in a stream it has its own: as docker has it.
+        source.followed.as_ref().unwrap_or(&source.name)
     };
     let written = writer.one(source.object.as_fd(), name.as_bytes().to_vec());
     let written = written.and_then(|()| {

@@ -68,10 +68,11 @@ pub(crate) fn copy_out(
     options: CopyOptions,
 ) -> Result<u64> {
     let place = Destination::on_machine(destination)?;
+    let absolute = std::path::absolute(destination).map_err(Error::io("resolve", destination))?;
     let root = Root::open(engine, container)?;
     let (tree, path) = root.locate(source);
     let copied = Source::in_container(tree, &path, typed, options.follow_link)
-        .and_then(|source| into(&source, &place, Owners::Caller, destination));
+        .and_then(|source| into(&source, &place, Owners::Caller, &absolute));
     root.close()?;
     let copied = copied?;
     Subject::from(container).note(&engine.layout, "archive-path", &[]);
@@ -159,19 +160,10 @@ fn owners(root: &Root, container: &Container, options: CopyOptions) -> Result<Ow
     if !options.archive || user.is_empty() {
         return Ok(Owners::Keep);
     }
-    let (name, group) = user.split_once(':').unwrap_or((user, ""));
-    let account = root.account(name);
-    let uid = name.parse().ok().or(account.map(|(uid, _)| uid));
-    let gid = match group {
-        "" => account.map(|(_, gid)| gid).or(Some(0)),
-        group => group.parse().ok().or_else(|| root.group(group)),
-    };
-    match (uid, gid) {
-        (Some(uid), Some(gid)) => Ok(Owners::Fixed(uid, gid)),
-        _ => Err(Error::Invalid(format!(
-            "unable to find user {user}: no matching entries in passwd file"
-        ))),
-    }
+    let (passwd, group) = (root.read("etc/passwd"), root.read("etc/group"));
+    mille_sandbox::ids_of(user, &passwd, &group)
+        .map(|(uid, gid)| Owners::Fixed(uid, gid))
+        .map_err(|failure| Error::Invalid(failure.to_string()))
 }
 
 /// A name as texts show it.

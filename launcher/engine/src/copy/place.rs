@@ -25,6 +25,8 @@ pub(super) struct Source {
     pub(super) kind: FileType,
     /// Its name in a directory it is copied into.
     pub(super) name: OsString,
+    /// The name that a link led to which was to be followed.
+    pub(super) followed: Option<OsString>,
     /// `dir/.`: what is in it, not it.
     pub(super) contents_only: bool,
 }
@@ -119,7 +121,7 @@ impl Source {
             Error::Client(format!("lstat {}: {}", path.display(), go(errno)))
         };
         let found = find(World::Machine, &typed, follow);
-        let (object, kind) = found.map_err(|(path, errno)| missing(&path, errno))?;
+        let (object, kind, _) = found.map_err(|(path, errno)| missing(&path, errno))?;
         if typed.asserted && kind != FileType::Directory {
             return Err(Error::Client("not a directory".to_owned()));
         }
@@ -127,6 +129,7 @@ impl Source {
             object,
             kind,
             name: typed.name(),
+            followed: None,
             contents_only: typed.contents_only,
         })
     }
@@ -149,7 +152,7 @@ impl Source {
             errno => Error::Invalid(format!("lstat {}: {}", path.display(), go(errno))),
         };
         let found = find(World::Container(root), &typed, follow);
-        let (object, kind) = found.map_err(|(path, errno)| missing(&path, errno))?;
+        let (object, kind, followed) = found.map_err(|(path, errno)| missing(&path, errno))?;
         if typed.asserted && kind != FileType::Directory {
             return Err(Error::Invalid(format!("lstat {text}: not a directory")));
         }
@@ -160,17 +163,19 @@ impl Source {
             object,
             kind,
             name: typed.name(),
+            followed,
             contents_only: typed.contents_only,
         })
     }
 }
 
-/// Opens what is typed: a link itself, unless it is to be followed. Errors name what is not there.
+/// Opens what is typed: a link itself, unless it is to be followed, when the name it leads to comes with it. Errors name
+/// what is not there.
 fn find(
     world: World<'_>,
     typed: &Typed,
     follow: bool,
-) -> Result<(OwnedFd, FileType), (PathBuf, Errno)> {
+) -> Result<(OwnedFd, FileType, Option<OsString>), (PathBuf, Errno)> {
     let at = |path: &Path| {
         let path = path.to_path_buf();
         move |errno| (path, errno)
@@ -180,14 +185,17 @@ fn find(
         .map_err(at(&typed.path))?;
     let kind = kind_of(&object).map_err(at(&typed.path))?;
     if kind != FileType::Symlink || !(follow || typed.asserted) {
-        return Ok((object, kind));
+        return Ok((object, kind, None));
     }
     let target = target_of(object.as_fd(), &typed.path).map_err(at(&typed.path))?;
     let object = world
         .open(&typed.path, OFlags::empty())
         .map_err(at(&target))?;
     let kind = kind_of(&object).map_err(at(&target))?;
-    Ok((object, kind))
+    // A slash at the end follows the link, too, and its name stays.
+    let name = target.file_name().filter(|_| follow);
+    let name = name.map(OsStr::to_os_string);
+    Ok((object, kind, name))
 }
 
 /// Where the link at `path` points, cleaned by its text.

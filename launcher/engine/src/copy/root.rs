@@ -170,29 +170,19 @@ impl Root {
         }
     }
 
-    /// Returns uid and gid of a user of the container's /etc/passwd.
-    pub(super) fn account(&self, name: &str) -> Option<(u32, u32)> {
-        let text = self.read("etc/passwd")?;
-        let mut fields = entry(&text, name)?.skip(2);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    }
-
-    /// Returns the gid of a group of the container's /etc/group.
-    pub(super) fn group(&self, name: &str) -> Option<u32> {
-        entry(&self.read("etc/group")?, name)?.nth(2)?.parse().ok()
-    }
-
-    fn read(&self, path: &str) -> Option<String> {
+    /// Reads a small file of the container; what cannot be read is empty.
+    pub(super) fn read(&self, path: &str) -> Vec<u8> {
         use std::io::Read;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve).ok()?;
-        let mut text = String::new();
-        let file = std::fs::File::from(fd);
-        file.take(MAX_ACCOUNT_BYTES)
-            .read_to_string(&mut text)
-            .ok()?;
-        Some(text)
+        let mut bytes = Vec::new();
+        if let Ok(fd) = rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve) {
+            let file = std::fs::File::from(fd);
+            if let Err(error) = file.take(MAX_ACCOUNT_BYTES).read_to_end(&mut bytes) {
+                log::debug!("read {path}: {error}");
+            }
+        }
+        bytes
     }
 
     /// Takes the root down again.
@@ -213,12 +203,6 @@ impl Root {
             None => Ok(()),
         }
     }
-}
-
-fn entry<'t>(text: &'t str, name: &str) -> Option<std::str::Split<'t, char>> {
-    text.lines()
-        .map(|line| line.split(':'))
-        .find(|fields| fields.clone().next() == Some(name))
 }
 
 fn directory(path: &Path) -> Result<OwnedFd> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use crate::error::{Error, Result};
-use crate::host_config::{HostConfig, Resources};
+use crate::host_config::{DEFAULT_SHM_SIZE_BYTES, HostConfig, Resources};
 
 /// Docker's least memory, in bytes.
 const LEAST_MEMORY: i64 = 6 << 20;
@@ -19,6 +19,14 @@ pub(crate) fn adapt(host: &mut HostConfig) -> Result<()> {
         resources.memory_swap = resources.memory.saturating_mul(2);
     }
     check(resources)?;
+    // As docker: nothing is the usual size, and not no limit.
+    match host.shm_size {
+        0 => host.shm_size = DEFAULT_SHM_SIZE_BYTES,
+        size if size < 0 => {
+            return Err(Error::Invalid("SHM size can not be less than 0".to_owned()));
+        }
+        _ => {}
+    }
     if !(-1000..=1000).contains(&host.oom_score_adj) {
         return Err(Error::Invalid(format!(
             "Invalid value {}, range for oom score adj is [-1000, 1000]",
@@ -57,6 +65,35 @@ pub(crate) fn check(resources: &Resources) -> Result<()> {
         return refuse("Range of blkio weight is from 10 to 1000");
     }
     Ok(())
+}
+
+/// Checks whether limits fit those that a container has: docker's rules, as odd as they are (without a swap limit there
+/// can be no memory limit later, unless both are given).
+pub(super) fn check_update(now: &Resources, asked: &Resources) -> Result<(), &'static str> {
+    let conflicts = [
+        (
+            asked.nano_cpus > 0 && now.cpu_period > 0,
+            "Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set",
+        ),
+        (
+            asked.nano_cpus > 0 && now.cpu_quota > 0,
+            "Conflicting options: Nano CPUs cannot be updated as CPU Quota has already been set",
+        ),
+        (
+            asked.cpu_quota > 0 && now.nano_cpus > 0,
+            "Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set",
+        ),
+        (
+            asked.cpu_period > 0 && now.nano_cpus > 0,
+            "Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set",
+        ),
+        (
+            asked.memory > now.memory_swap && asked.memory_swap == 0 && asked.memory != 0,
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+        ),
+    ];
+    let found = conflicts.into_iter().find(|(conflicts, _)| *conflicts);
+    found.map_or(Ok(()), |(_, text)| Err(text))
 }
 
 fn refuse(text: &str) -> Result<()> {
@@ -121,6 +158,10 @@ fn cpu(resources: &Resources) -> Result<()> {
         return refuse(
             "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
         );
+    }
+    let rt_period = resources.cpu_realtime_period;
+    if rt_period != 0 && resources.cpu_realtime_runtime > rt_period {
+        return refuse("cpu real-time runtime cannot be higher than cpu real-time period");
     }
     if resources.cpu_quota > 0 && resources.cpu_quota < 1000 {
         return refuse("CPU cfs quota can not be less than 1ms (i.e. 1000)");
@@ -233,11 +274,56 @@ mod tests {
     }
 
     #[test]
+    fn an_update_has_to_fit_what_is_there() {
+        let default = Resources::default;
+        let cpus = || Resources {
+            nano_cpus: 1,
+            ..default()
+        };
+        let quota = || Resources {
+            cpu_quota: 5000,
+            ..default()
+        };
+        let memory = |memory, memory_swap| Resources {
+            memory,
+            memory_swap,
+            ..default()
+        };
+        for (now, asked, want) in [
+            (cpus(), quota(), "CPU Quota cannot be updated as NanoCPUs"),
+            (quota(), cpus(), "Nano CPUs cannot be updated as CPU Quota"),
+            (
+                default(),
+                memory(50, 0),
+                "update the memoryswap at the same time",
+            ),
+            (
+                memory(10, -1),
+                memory(50, 0),
+                "update the memoryswap at the same time",
+            ),
+            (memory(10, 20), memory(50, 60), ""),
+            (memory(10, 20), memory(20, 0), ""),
+            (memory(10, 20), memory(0, 30), ""),
+            (default(), cpus(), ""),
+        ] {
+            let text = check_update(&now, &asked).err().unwrap_or_default();
+            assert!(
+                text.contains(want) && text.is_empty() == want.is_empty(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn swap_is_twice_the_memory_unless_said() {
         let mut host = HostConfig::default();
         host.resources.memory = 10 << 20;
         adapt(&mut host).unwrap();
         assert_eq!(host.resources.memory_swap, 20 << 20);
+        host.shm_size = 0;
+        adapt(&mut host).unwrap();
+        assert_eq!(host.shm_size, DEFAULT_SHM_SIZE_BYTES);
         host.oom_score_adj = 2000;
         assert_eq!(
             adapt(&mut host).unwrap_err().to_string(),

@@ -4,20 +4,19 @@
 //! makes the kernel wait for all processors (10 ms and more), which a container without limits must not pay. Its group is
 //! `mille/ID` below the group of whoever starts it, so that limits around us hold for it too; for root in version 2 it is
 //! below the tree's root, since a group with processes may not hand controllers on. The monitor stays where it is.
+//! `--cgroup-parent` names another parent: then there is a group in every tree, since somebody else has set limits there.
 
 mod check;
 mod figures;
+mod place;
 mod settings;
 mod trees;
 
-use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mille_sandbox::CgroupPlacement;
-use rustix::process::Signal;
 
 use crate::container::Container;
 use crate::engine::Engine;
@@ -28,20 +27,11 @@ use crate::ids::ContainerId;
 use crate::records::{self, StateRecord};
 
 pub(crate) use check::adapt;
-use check::check;
+use check::{check, check_update};
 pub(crate) use figures::apply as count;
+use place::{Place, gather, make_group, remove_group, write};
 use settings::Setting;
 use trees::{Tree, Version};
-
-/// The group above those of our containers.
-const PARENT: &str = "mille";
-/// Where processes of a delegated group go, so that it may hand controllers on.
-const ASIDE: &str = "mille-supervisor";
-/// Rounds of moving or killing processes; each catches what was forked during the one before.
-const ROUNDS: usize = 16;
-/// How long a group may be in use after its last process was reaped, in steps of [`STEP`].
-const STEPS: usize = 200;
-const STEP: Duration = Duration::from_millis(5);
 
 /// The groups of one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,18 +44,6 @@ struct Plan {
     /// The group in each tree that is needed, with its parents' root and the controllers of version 2 to be handed down.
     groups: Vec<Place>,
     settings: Vec<(PathBuf, Setting)>,
-}
-
-struct Place {
-    version: Version,
-    base: PathBuf,
-    controllers: Vec<&'static str>,
-}
-
-impl Place {
-    fn group(&self, id: &ContainerId) -> PathBuf {
-        self.base.join(PARENT).join(id.as_str())
-    }
 }
 
 /// Returns the name a controller has in version 2.
@@ -100,46 +78,66 @@ fn plan(trees: &[Tree], privileged: bool, id: &ContainerId, resources: &Resource
             }
             continue;
         };
-        let base = base(tree, privileged);
-        let place = match plan.groups.iter().position(|place| place.base == base) {
-            Some(at) => at,
-            None => {
-                plan.groups.push(Place {
-                    version: tree.version,
-                    base: base.to_path_buf(),
-                    controllers: Vec::new(),
-                });
-                plan.groups.len() - 1
-            }
-        };
-        if let Some(place) = plan.groups.get_mut(place) {
+        let wanted = Place::new(tree, privileged, &resources.cgroup_parent);
+        let known = plan
+            .groups
+            .iter()
+            .position(|place| place.base == wanted.base);
+        let at = known.unwrap_or_else(|| {
+            plan.groups.push(wanted);
+            plan.groups.len() - 1
+        });
+        if let Some(place) = plan.groups.get_mut(at) {
             if !place.controllers.contains(&setting.controller) {
                 place.controllers.push(setting.controller);
             }
             plan.settings.push((place.group(id), setting));
         }
     }
-    if resources.oom_kill_disable == Some(true) && version("memory") == Version::Two {
-        return Err(Error::Invalid(
-            "--oom-kill-disable: version 2 of control groups has no such setting".to_owned(),
-        ));
+    if !resources.cgroup_parent.is_empty() {
+        for tree in trees {
+            let place = Place::new(tree, privileged, &resources.cgroup_parent);
+            if plan.groups.iter().all(|known| known.base != place.base) {
+                plan.groups.push(place);
+            }
+        }
+        if plan.groups.is_empty() {
+            return Err(Error::Invalid(
+                "--cgroup-parent: this machine has no control groups".to_owned(),
+            ));
+        }
     }
-    if resources.memory_swappiness.is_some_and(|value| value >= 0)
-        && version("memory") == Version::Two
-    {
-        return Err(Error::Invalid(
-            "--memory-swappiness: version 2 of control groups has no such setting".to_owned(),
-        ));
-    }
+    check_interface(resources, version)?;
     Ok(plan)
 }
 
-/// The group below which ours are.
-fn base(tree: &Tree, privileged: bool) -> &Path {
-    match tree.version {
-        Version::Two if privileged => &tree.mount,
-        _ => &tree.own,
+/// Refuses what version 2 has no setting for.
+fn check_interface(resources: &Resources, version: impl Fn(&'static str) -> Version) -> Result<()> {
+    for (asked, flag, controller) in [
+        (
+            resources.oom_kill_disable == Some(true),
+            "--oom-kill-disable",
+            "memory",
+        ),
+        (
+            resources.memory_swappiness.is_some_and(|value| value >= 0),
+            "--memory-swappiness",
+            "memory",
+        ),
+        (resources.cpu_realtime_period != 0, "--cpu-rt-period", "cpu"),
+        (
+            resources.cpu_realtime_runtime != 0,
+            "--cpu-rt-runtime",
+            "cpu",
+        ),
+    ] {
+        if asked && version(controller) == Version::Two {
+            return Err(Error::Invalid(format!(
+                "{flag}: version 2 of control groups has no such setting"
+            )));
+        }
     }
+    Ok(())
 }
 
 /// A limit was asked for and cannot be set.
@@ -169,7 +167,7 @@ fn reason(error: &io::Error) -> String {
 impl Groups {
     /// Returns whether these limits need a group at all.
     pub(crate) fn are_needed(resources: &Resources) -> bool {
-        !settings::controllers(resources).is_empty()
+        !resources.cgroup_parent.is_empty() || !settings::controllers(resources).is_empty()
     }
 
     /// Makes the groups that limits need, below those of this process, and sets the limits. `note` is told the directories
@@ -208,8 +206,8 @@ impl Groups {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let privileged = is_privileged();
         let group = |tree: Tree| {
-            let base = base(&tree, privileged);
-            Some(base.join(PARENT).join(id.as_str())).filter(|group| group.is_dir())
+            // With a parent of its own it would have had groups from the beginning.
+            Some(Place::new(&tree, privileged, "").group(id)).filter(|group| group.is_dir())
         };
         let trees = Tree::all(own).unwrap_or_default();
         Self {
@@ -231,9 +229,7 @@ impl Groups {
         let trees = Tree::all(init).unwrap_or_default();
         let ours = |tree: Tree| {
             let own = tree.own;
-            let at = own
-                .ancestors()
-                .find(|path| path.ends_with(Path::new(PARENT).join(id.as_str())));
+            let at = own.ancestors().find(|path| path.ends_with(id.as_str()));
             at.map(Path::to_path_buf)
         };
         Self {
@@ -241,16 +237,9 @@ impl Groups {
         }
     }
 
-    /// Returns the groups of the container whose first process this is.
-    pub(crate) fn directories_of(init: i32) -> Vec<PathBuf> {
-        let trees = Tree::all(init).unwrap_or_default();
-        let is_ours = |path: &&Path| {
-            let name = path.file_name().and_then(|name| name.to_str());
-            let above = path.parent().and_then(Path::file_name);
-            name.and_then(ContainerId::parse).is_some() && above.is_some_and(|name| name == PARENT)
-        };
-        let ours = |tree: Tree| tree.own.ancestors().find(is_ours).map(Path::to_path_buf);
-        trees.into_iter().filter_map(ours).collect()
+    /// Returns the groups of a running container, found by its first process.
+    pub(crate) fn directories_of(id: &ContainerId, init: i32) -> Vec<PathBuf> {
+        Self::find(id, init).directories
     }
 
     /// Returns where a process has to be written to be in the groups; `None`: there are none.
@@ -312,7 +301,7 @@ pub(crate) fn change(
     now: &mut Resources,
     asked: &Resources,
 ) -> Result<()> {
-    let swap_before = now.memory_swap;
+    let before = now.clone();
     merge(now, asked);
     // Only what was asked for can make no sense by itself.
     check(&Resources {
@@ -324,12 +313,8 @@ pub(crate) fn change(
         },
         ..asked.clone()
     })?;
-    if asked.memory_swap == 0 && swap_before > 0 && now.memory > swap_before {
-        return Err(Error::Invalid(format!(
-            "Cannot update container {id}: Memory limit should be smaller than already set memoryswap limit, update the \
-             memoryswap at the same time"
-        )));
-    }
+    check_update(&before, asked)
+        .map_err(|text| Error::Invalid(format!("Cannot update container {id}: {text}")))?;
     check(now)?;
     if engine.load(id)?.is_running() {
         let paths = engine.layout.container(id);
@@ -350,6 +335,8 @@ fn merge(now: &mut Resources, asked: &Resources) {
         (&mut now.cpu_shares, asked.cpu_shares),
         (&mut now.cpu_period, asked.cpu_period),
         (&mut now.cpu_quota, asked.cpu_quota),
+        (&mut now.cpu_realtime_period, asked.cpu_realtime_period),
+        (&mut now.cpu_realtime_runtime, asked.cpu_realtime_runtime),
     ] {
         if asked != 0 {
             *now = asked;
@@ -380,45 +367,6 @@ fn set_running(id: &ContainerId, state: &StateRecord, resources: &Resources) -> 
     Ok(())
 }
 
-fn gather(group: &Path, init: i32) -> io::Result<()> {
-    let procs = group.join("cgroup.procs");
-    for _ in 0..ROUNDS {
-        let inside = members(group)?;
-        let all = crate::freeze::members(nix::unistd::Pid::from_raw(init))?;
-        let missing: Vec<i32> = all.difference(&inside).copied().collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        for pid in missing {
-            ignore_gone(fs::write(&procs, pid.to_string()))?;
-        }
-    }
-    Err(io::Error::other(
-        "processes are forked faster than they can be moved",
-    ))
-}
-
-/// A process that has ended meanwhile needs nothing.
-fn ignore_gone(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-        other => other,
-    }
-}
-
-/// The processes in a group and in those below it.
-fn members(group: &Path) -> io::Result<BTreeSet<i32>> {
-    let text = fs::read_to_string(group.join("cgroup.procs"))?;
-    let mut all: BTreeSet<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
-    for entry in fs::read_dir(group)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            all.extend(members(&entry.path())?);
-        }
-    }
-    Ok(all)
-}
-
 fn apply(plan: &Plan, id: &ContainerId) -> Result<()> {
     let first = |place: &Place| {
         let settings = plan.settings.iter();
@@ -429,9 +377,27 @@ fn apply(plan: &Plan, id: &ContainerId) -> Result<()> {
         if let Err(error) = make_group(place, id) {
             return Err(match first(place) {
                 Some(setting) => unavailable(&setting, &reason(&error)),
-                None => Error::io("create control group", &place.group(id))(error),
+                None => Error::Start {
+                    text: format!(
+                        "unable to apply cgroup configuration: create control group {}: {}",
+                        place.group(id).display(),
+                        reason(&error)
+                    ),
+                    exit_code: 125,
+                },
             });
         }
+    }
+    if let Some((group, _)) = real_time(plan) {
+        let value = |file: &'static str| {
+            let mut texts = plan.settings.iter().filter(|(_, one)| one.files == [file]);
+            texts.find_map(|(_, setting)| setting.text.parse().ok())
+        };
+        place::allow_real_time(
+            group,
+            value(settings::RT_RUNTIME),
+            value(settings::RT_PERIOD),
+        );
     }
     // Memory may not be above memory and swap, nor these below memory in use: which of two goes first depends on what
     // stands there, so what was refused is tried once more after the rest.
@@ -443,12 +409,28 @@ fn apply(plan: &Plan, id: &ContainerId) -> Result<()> {
     }
     for (group, setting) in refused {
         match set(group, setting) {
+            Err(error) if is_more_real_time_than_above(setting, &error) => {
+                return Err(unavailable(
+                    setting,
+                    "the groups above have less real time than that",
+                ));
+            }
             Err(error) if setting.required => return Err(unavailable(setting, &reason(&error))),
             Err(error) => log::warn!("{}: {error}: left as it is", setting.text),
             Ok(()) => {}
         }
     }
     Ok(())
+}
+
+/// The kernel's answer to that is no more than "invalid".
+fn is_more_real_time_than_above(setting: &Setting, error: &io::Error) -> bool {
+    setting.files == [settings::RT_RUNTIME] && error.raw_os_error() == Some(libc::EINVAL)
+}
+
+fn real_time(plan: &Plan) -> Option<&(PathBuf, Setting)> {
+    let mut settings = plan.settings.iter();
+    settings.find(|(_, setting)| setting.files == [settings::RT_RUNTIME])
 }
 
 fn set(group: &Path, setting: &Setting) -> io::Result<()> {
@@ -464,117 +446,6 @@ fn set(group: &Path, setting: &Setting) -> io::Result<()> {
         );
     }
     Err(last)
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .open(path)?
-        .write_all(text.as_bytes())
-}
-
-fn make_group(place: &Place, id: &ContainerId) -> io::Result<()> {
-    let parent = place.base.join(PARENT);
-    if place.version == Version::Two {
-        hand_down(&place.base, &place.controllers)?;
-    }
-    make_directory(&parent)?;
-    match place.version {
-        Version::Two => hand_down(&parent, &place.controllers)?,
-        Version::One if place.controllers.contains(&"cpuset") => {
-            inherit_cpuset(&place.base, &parent)?;
-        }
-        Version::One => {}
-    }
-    let group = place.group(id);
-    make_directory(&group)?;
-    if place.version == Version::One && place.controllers.contains(&"cpuset") {
-        inherit_cpuset(&parent, &group)?;
-    }
-    Ok(())
-}
-
-fn make_directory(path: &Path) -> io::Result<()> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
-}
-
-/// A new group of version 1 has no processors and no memory, and takes no process before it has.
-fn inherit_cpuset(from: &Path, to: &Path) -> io::Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if fs::read_to_string(to.join(file))?.trim().is_empty() {
-            let inherited = fs::read_to_string(from.join(file))?;
-            write(&to.join(file), inherited.trim())?;
-        }
-    }
-    Ok(())
-}
-
-/// Hands controllers down to the groups below `group`. One with processes of its own may not: these move aside first,
-/// which is for us to do only in a group that was delegated to us.
-fn hand_down(group: &Path, controllers: &[&'static str]) -> io::Result<()> {
-    let file = group.join("cgroup.subtree_control");
-    let has = fs::read_to_string(&file)?;
-    let missing: Vec<String> = controllers
-        .iter()
-        .filter(|name| !has.split_whitespace().any(|word| word == **name))
-        .map(|name| format!("+{name}"))
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let text = missing.join(" ");
-    match write(&file, &text) {
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
-        other => return other,
-    }
-    let aside = group.join(ASIDE);
-    make_directory(&aside)?;
-    for _ in 0..ROUNDS {
-        let processes = fs::read_to_string(group.join("cgroup.procs"))?;
-        for pid in processes.lines() {
-            ignore_gone(write(&aside.join("cgroup.procs"), pid))?;
-        }
-        match write(&file, &text) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
-            other => return other,
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::EBUSY))
-}
-
-/// Removes a group and what is below it, once nothing runs there any more.
-fn remove_group(group: &Path) -> io::Result<()> {
-    for _ in 0..STEPS {
-        let entries = match fs::read_dir(group) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                remove_group(&entry.path())?;
-            }
-        }
-        match fs::remove_dir(group) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => return other,
-        }
-        // Processes that outlived the first one: they share our pid namespace.
-        for pid in members(group)? {
-            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-                match rustix::process::kill_process(pid, Signal::KILL) {
-                    Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
-            }
-        }
-        std::thread::sleep(STEP);
-    }
-    Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
 
 #[cfg(test)]

@@ -30,13 +30,21 @@ fn setting(controller: &'static str, files: &'static [&'static str], text: Strin
 const PERIOD_US: i64 = 100_000;
 const NANO: i64 = 1_000_000_000;
 
+/// How long real-time processes of a group may run in a period, in microseconds.
+pub(super) const RT_RUNTIME: &str = "cpu.rt_runtime_us";
+/// That period, in microseconds.
+pub(super) const RT_PERIOD: &str = "cpu.rt_period_us";
+
 /// Returns the controllers that limits need.
 pub(super) fn controllers(resources: &Resources) -> Vec<&'static str> {
     let mut names: Vec<_> = settings(resources, |_| Version::Two)
         .iter()
         .map(|setting| setting.controller)
         .collect();
+    // What only version 1 has is not among them.
     names.extend((resources.oom_kill_disable == Some(true)).then_some("memory"));
+    let real_time = resources.cpu_realtime_period != 0 || resources.cpu_realtime_runtime != 0;
+    names.extend(real_time.then_some("cpu"));
     names.dedup();
     names
 }
@@ -174,6 +182,14 @@ fn cpu_one(resources: &Resources, all: &mut Vec<Setting>) {
     }
     if let Some(quota) = quota {
         all.push(setting("cpu", &["cpu.cfs_quota_us"], quota.to_string()));
+    }
+    for (file, value) in [
+        (&[RT_PERIOD], resources.cpu_realtime_period),
+        (&[RT_RUNTIME], resources.cpu_realtime_runtime),
+    ] {
+        if value != 0 {
+            all.push(setting("cpu", file, value.to_string()));
+        }
     }
 }
 

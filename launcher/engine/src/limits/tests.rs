@@ -1,3 +1,4 @@
+use super::place::{PARENT, members};
 use super::*;
 
 fn id() -> ContainerId {
@@ -165,6 +166,7 @@ fn root_groups_of_a_real_version_two_are_made_joined_and_removed() {
     let place = Place {
         version: Version::Two,
         base: mount.clone(),
+        parents: vec![PARENT.to_owned()],
         controllers: Vec::new(),
     };
     // A name of its own: the tree is the machine's.

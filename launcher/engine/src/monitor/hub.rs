@@ -78,6 +78,8 @@ pub(super) struct Hub {
     pub(super) last: bool,
     /// Looks whether the container is well.
     pub(super) prober: Option<Prober>,
+    /// Its end is not that of the processes it leaves behind.
+    pub(super) shares_pids: bool,
     /// Tells what happens.
     pub(super) subject: Option<(Layout, Subject)>,
     /// The signal that stops it.
@@ -142,6 +144,7 @@ impl Hub {
             kept: false,
             last: false,
             prober: None,
+            shares_pids: false,
             subject: None,
             stop_signal: libc::SIGTERM,
             stdin: streams.stdin.map(Outlet::new),
@@ -169,6 +172,9 @@ impl Hub {
         }
         let code = self.child.wait()?.code();
         self.held = None;
+        if self.shares_pids {
+            crate::stragglers::kill(&self.merged);
+        }
         self.drain()?;
         Ok(code)
     }
@@ -372,7 +378,8 @@ impl Hub {
     }
 
     fn observe(&self) -> Message {
-        let usage = crate::usage::of(self.child.pid()).map_err(|error| error.to_string());
+        let usage = crate::usage::of(&self.standing.id, self.child.pid());
+        let usage = usage.map_err(|error| error.to_string());
         let text = usage
             .and_then(|usage| serde_json::to_string(&usage).map_err(|error| error.to_string()));
         text.map_or_else(Message::Failed, Message::Observed)

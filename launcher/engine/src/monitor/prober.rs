@@ -10,6 +10,8 @@ use nix::unistd::Pid;
 
 use crate::container::Container;
 use crate::error::Result;
+use crate::events::Subject;
+use crate::exec_events::ExecEvents;
 use crate::health::{Check, ProbeResult};
 use crate::layout::Layout;
 use crate::limits::Groups;
@@ -29,6 +31,8 @@ const NO_CODE: i32 = -1;
 pub(super) struct Prober {
     pub(super) check: Check,
     spec: ExecSpec,
+    layout: Layout,
+    subject: Subject,
     init: Pid,
     started: Instant,
     next: Instant,
@@ -39,6 +43,8 @@ pub(super) struct Prober {
 #[derive(Debug)]
 struct Probe {
     child: Child,
+    /// What is told of it; `None`: nothing could be.
+    events: Option<ExecEvents>,
     output: Option<OwnedFd>,
     text: Vec<u8>,
     start: String,
@@ -62,6 +68,8 @@ impl Prober {
             spec,
             next: started + check.interval,
             check,
+            layout: layout.clone(),
+            subject: Subject::from(container),
             init,
             started,
             probe: None,
@@ -123,8 +131,11 @@ impl Prober {
         let start = records::now();
         match self.launch() {
             Ok((child, output)) => {
+                let subject = self.subject.clone();
+                let words: Vec<_> = self.check.command.iter().map(Into::into).collect();
                 self.probe = Some(Probe {
                     child,
+                    events: ExecEvents::begin(&self.layout, subject, &words).ok(),
                     output: Some(output),
                     text: Vec::new(),
                     start,
@@ -191,11 +202,20 @@ impl Probe {
 
     /// Ends it if it has not ended.
     fn end(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            let killed = self.child.signal(Signal::SIGKILL);
-            if let Err(error) = killed.and_then(|()| self.child.wait().map(drop)) {
+        if let Ok(None) = self.child.try_wait()
+            && let Err(error) = self.child.signal(Signal::SIGKILL)
+        {
+            log::debug!("probe: {error}");
+        }
+        let code = match self.child.wait() {
+            Ok(status) => status.code(),
+            Err(error) => {
                 log::debug!("probe: {error}");
+                records::KILLED
             }
+        };
+        if let Some(events) = self.events.take() {
+            events.end(code);
         }
     }
 }

@@ -205,7 +205,7 @@ impl Life<'_> {
             log::warn!("set undumpable: {errno}");
         }
         streams.stdin_once = self.container.config.stdin_once;
-        let standing = Standing::new(self.paths.clone(), state);
+        let standing = Standing::new(self.container.id.clone(), self.paths.clone(), state);
         let mut hub = Hub::new(child, listener, caught, streams, standing)
             .map_err(Error::system("prepare the streams"))?;
         hub.log = rotation(&self.container.host_config.log_config)?
@@ -216,6 +216,7 @@ impl Life<'_> {
         self.note_volumes("mount");
         hub.note("start", &[]);
         hub.prober = prober;
+        hub.shares_pids = !self.container.host_config.pid_mode.is_empty();
         hub.namespaces = namespaces;
         hub.merged = self.paths.merged();
         if let Some((socket, wanted)) = attached {

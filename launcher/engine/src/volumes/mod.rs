@@ -100,7 +100,7 @@ impl Engine {
             options: some(&options.options),
             anonymous,
         };
-        ensure(&self.layout, &name, &record)?;
+        ensure(&self.layout, &name, &record).map_err(advise)?;
         events::note_volume(&self.layout, "create", &name, &[]);
         Ok(name)
     }
@@ -289,6 +289,19 @@ pub(crate) fn source(layout: &Layout, name: &str) -> Result<PathBuf> {
 }
 
 /// Makes a volume unless it is there, and takes its lock.
+/// A store that nobody can write gets the advice that the store itself gives.
+fn advise(error: Error) -> Error {
+    match error {
+        Error::Io { path, source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Error::Store(mille_store::Error::ReadOnly {
+                path,
+                reason: source,
+            })
+        }
+        other => other,
+    }
+}
+
 fn ensure(layout: &Layout, name: &str, record: &Record) -> Result<Lock> {
     let place = directory(layout, name);
     loop {

@@ -110,24 +110,39 @@ impl Executor {
     }
 
     pub(super) fn mount_ipc(&mut self, shm_size_bytes: u64, from: IpcFrom) -> Result<(), Failure> {
-        let shm = self.dev_directory("shm", 0o1777)?;
         let mqueue = self.dev_directory("mqueue", 0o1777)?;
         let (shm_path, mqueue_path) = (Path::new("/dev/shm"), Path::new("/dev/mqueue"));
+        let shm = match from {
+            IpcFrom::WithoutShm => None,
+            _ => Some(self.dev_directory("shm", 0o1777)?),
+        };
         if from == IpcFrom::Host {
-            bind_host(shm_path, shm.as_fd())?;
+            if let Some(shm) = &shm {
+                bind_host(shm_path, shm.as_fd())?;
+            }
             return bind_host(mqueue_path, mqueue.as_fd());
         }
-        if from == IpcFrom::Container {
-            let tree = self.shm.take().ok_or(Failure::Vanished)?;
-            attach(tree.as_fd(), shm.as_fd()).during_at("bind", shm_path)?;
-        } else {
-            let data = CString::new(format!("mode=1777,size={shm_size_bytes}"))
-                .map_err(|_| Failure::system("mount", Some(shm_path.to_owned()), Errno::INVAL))?;
-            mount_on(shm.as_fd(), "shm", "tmpfs", KERNEL_FLAGS, Some(&data))
+        if let Some(shm) = &shm {
+            self.mount_shm(shm.as_fd(), shm_size_bytes, from)
                 .during_at("mount", shm_path)?;
         }
         mount_on(mqueue.as_fd(), "mqueue", "mqueue", KERNEL_FLAGS, None)
             .during_at("mount", mqueue_path)
+    }
+
+    fn mount_shm(
+        &mut self,
+        target: BorrowedFd<'_>,
+        size_bytes: u64,
+        from: IpcFrom,
+    ) -> Result<(), Errno> {
+        if from == IpcFrom::Container {
+            let tree = self.shm.take().ok_or(Errno::NOENT)?;
+            return attach(tree.as_fd(), target);
+        }
+        let data =
+            CString::new(format!("mode=1777,size={size_bytes}")).map_err(|_| Errno::INVAL)?;
+        mount_on(target, "shm", "tmpfs", KERNEL_FLAGS, Some(&data))
     }
 }
 

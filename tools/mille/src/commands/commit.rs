@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use mille_engine::CommitOptions;
+use mille_engine::{CommitOptions, HOST_BASE};
 use mille_store::Reference;
 
 use super::{Arity, Verb};
@@ -58,6 +58,12 @@ fn commit(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> 
         changes: texts(matches, "change"),
         pause: is_on(matches, "pause") && !is_on(matches, "no-pause"),
     };
+    if words[0] == HOST_BASE {
+        return Err(Failure::Daemon(format!(
+            "{HOST_BASE} is the root of this machine, not a container: run something on it (mille run --name NAME \
+             {HOST_BASE} COMMAND) and commit NAME"
+        )));
+    }
     let engine = context.layers()?;
     let found = engine.find(&words[0])?;
     output::emit(&format!("{}\n", engine.commit(&found.id, &options)?))?;

@@ -123,6 +123,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             truncate,
         ));
     }
+    if rows.is_empty() {
+        sheet.check()?;
+    }
     output::emit(&sheet.lay_out(&rows)?)?;
     Ok(ExitCode::SUCCESS)
 }

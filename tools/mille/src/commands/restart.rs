@@ -22,8 +22,9 @@ pub(crate) const VERB: Verb = Verb {
 
 fn restart(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let options = stop::options(&VERB, matches)?;
-    let engine = context.layers()?;
-    each(&words(matches), |name| {
+    let names = words(matches);
+    let engine = context.layers_to_start(&names)?;
+    each(&names, |name| {
         Ok(engine.restart(&engine.find(name)?.id, &options)?)
     })
 }

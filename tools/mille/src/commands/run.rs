@@ -80,7 +80,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
     };
     let cidfile = CidFile::reserve(matches).map_err(refused)?;
-    let engine = context.layers().map_err(Failure::before_running)?;
+    let joins = options.host_config.donors();
+    let engine = context
+        .layers_beside(joins)
+        .map_err(Failure::before_running)?;
     let id = make(&engine, options, matches).map_err(|error| {
         CidFile::give_up(matches);
         as_run(&VERB, &error)

@@ -50,7 +50,7 @@ fn start(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         };
         return attached(context, matches, name);
     }
-    let engine = context.layers()?;
+    let engine = context.layers_to_start(&names)?;
     let mut failed = Vec::new();
     for name in &names {
         let started = engine
@@ -75,7 +75,7 @@ fn start(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
 
 fn attached(context: &Context, matches: &ArgMatches, name: &str) -> Result<ExitCode, Failure> {
     let keys = keys::from_flag(matches)?;
-    let engine = context.layers()?;
+    let engine = context.layers_to_start(&[name.to_owned()])?;
     let found = engine.find(name)?;
     let attach = Streams {
         stdin: is_on(matches, "interactive") && found.config.open_stdin,

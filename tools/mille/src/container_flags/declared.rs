@@ -7,6 +7,11 @@ use crate::arguments::{list, switch, value};
 /// Flags that may be repeated.
 const LISTS: &[(&str, Option<char>, &str)] = &[
     (
+        "annotation",
+        None,
+        "Add an annotation to the container (shown by inspect)",
+    ),
+    (
         "add-host",
         None,
         "Add a custom host-to-IP mapping (host:ip)",
@@ -56,6 +61,12 @@ const LISTS: &[(&str, Option<char>, &str)] = &[
 /// Flags with one value, and what kind it is.
 const VALUES: &[(&str, Option<char>, &str, &str)] = &[
     (
+        "cgroup-parent",
+        None,
+        "string",
+        "Optional parent cgroup for the container",
+    ),
+    (
         "cgroupns",
         None,
         "string",
@@ -65,7 +76,7 @@ const VALUES: &[(&str, Option<char>, &str, &str)] = &[
         "ipc",
         None,
         "string",
-        "IPC mode to use (private, shareable, host, container:NAME)",
+        "IPC mode to use (private, shareable, none, host, container:NAME)",
     ),
     (
         "memory-swappiness",
@@ -251,5 +262,6 @@ pub(crate) fn add(command: Command) -> Command {
         .args(lists)
         .args(values)
         .args(switches)
+        .args(super::foreign::flags())
         .arg(network.alias("net"))
 }

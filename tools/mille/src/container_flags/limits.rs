@@ -8,7 +8,7 @@ use mille_engine::{IPC_SYSCTLS, Resources};
 use super::values::{bytes, integer, invalid};
 use crate::arguments::{text, texts};
 use crate::commands::Verb;
-use crate::failure::Failure;
+use crate::failure::{CLIENT_ERROR, Failure};
 use crate::numbers::go_error;
 
 /// The flags that `update` has as well, with one value each, and what kind it is.
@@ -30,6 +30,18 @@ pub(crate) const FLAGS: &[(&str, Option<char>, &str, &str)] = &[
         None,
         "int",
         "Limit CPU CFS (Completely Fair Scheduler) quota",
+    ),
+    (
+        "cpu-rt-period",
+        None,
+        "int",
+        "Limit CPU real-time period in microseconds",
+    ),
+    (
+        "cpu-rt-runtime",
+        None,
+        "int",
+        "Limit CPU real-time runtime in microseconds",
     ),
     (
         "cpu-shares",
@@ -91,6 +103,8 @@ pub(crate) fn read(
         cpu_shares: number("cpu-shares")?,
         cpu_period: number("cpu-period")?,
         cpu_quota: number("cpu-quota")?,
+        cpu_realtime_period: number("cpu-rt-period")?,
+        cpu_realtime_runtime: number("cpu-rt-runtime")?,
         cpuset_cpus: words("cpuset-cpus"),
         cpuset_mems: words("cpuset-mems"),
         pids_limit: integer(verb, matches, "pids-limit")?,
@@ -127,6 +141,21 @@ fn nano(text: &str) -> Result<i64, String> {
         .parse()
         .map(|number: i64| sign * number)
         .map_err(|_| bad())
+}
+
+/// `--memory-swappiness`, whose -1 is the kernel's own.
+pub(super) fn swappiness(
+    verb: &'static Verb,
+    matches: &ArgMatches,
+) -> Result<Option<i64>, Failure> {
+    match integer(verb, matches, "memory-swappiness")? {
+        Some(value) if !(-1..=100).contains(&value) => Err(Failure::Run {
+            verb,
+            text: format!("invalid value: {value}. Valid memory swappiness range is 0-100"),
+            code: CLIENT_ERROR,
+        }),
+        value => Ok(value.filter(|value| *value != -1)),
+    }
 }
 
 fn weight(verb: &'static Verb, matches: &ArgMatches) -> Result<u16, Failure> {

@@ -9,7 +9,7 @@ use crate::failure::{CLIENT_ERROR, Failure, daemon};
 /// What docker's client calls each kind, and the words besides `host` that are acted on.
 const KINDS: [(&str, &str, &[&str]); 5] = [
     ("pid", "PID", &[]),
-    ("ipc", "IPC", &["private", "shareable"]),
+    ("ipc", "IPC", &["none", "private", "shareable"]),
     ("uts", "UTS", &[]),
     ("userns", "USER", &[]),
     ("cgroupns", "CGROUP", &["private"]),

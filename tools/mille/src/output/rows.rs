@@ -89,6 +89,14 @@ impl Sheet<'_> {
         self.custom && (self.format.reads(field) || self.format.reads_all())
     }
 
+    /// Complains of fields that no row has, also where there is no row.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let shown = self.format.render(&self.titles());
+        shown
+            .map(drop)
+            .map_err(|text| Failure::plain(format!("{}{text}", self.list.errors.1)))
+    }
+
     /// Lays the rows out.
     pub(crate) fn lay_out(&self, rows: &[Row]) -> Result<String, Failure> {
         let failed = |text| Failure::plain(format!("{}{text}", self.list.errors.1));
