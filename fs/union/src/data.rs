@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::getattr::Handle;
-use crate::node::NodeRef;
+use crate::node::{LowerFile, NodeRef};
 use crate::sys::open;
 use crate::view::View;
 
@@ -28,18 +28,42 @@ impl View {
         {
             return Ok((handle, true));
         }
-        let file = node
-            .stack
-            .file()
-            .ok_or(Error::refused("open", Errno::STALE))?;
-        Ok((Handle::Own(self.lower_handle(file.data_owner())?), false))
+        Ok((Handle::Own(self.lower_handle(lower_data(node)?)?), false))
+    }
+
+    /// How many bytes of a node a lower file holds.
+    pub(crate) fn lower_data_size(&self, node: &NodeRef) -> Result<u64> {
+        let size = self.lower_stat(lower_data(node)?)?.st_size;
+        Ok(u64::try_from(size).unwrap_or(0))
+    }
+
+    /// Reads all `size` bytes of a node whose data is in a lower, and calls with them.
+    ///
+    /// # Errors
+    /// `ESTALE` if the data has been copied up or the file has become shorter; a failed system call.
+    pub(crate) fn lower_bytes(
+        &self,
+        node: &NodeRef,
+        size: u64,
+        call: impl FnOnce(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        if node.data_in_upper() {
+            return Err(Error::refused("read", Errno::STALE));
+        }
+        let owner = lower_data(node)?;
+        let dir = self.lower_dir(&owner.place)?;
+        let dir = dir.ok_or(Error::refused("read", Errno::STALE))?;
+        let file = open::file(dir.as_fd(), &owner.name).op("open data")?;
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+        if rustix::io::pread(&file, &mut bytes[..], 0).op("read")? < bytes.len() {
+            return Err(Error::refused("read", Errno::STALE));
+        }
+        call(&bytes)
     }
 
     /// Opens the lower file that holds a node's bytes, or held them before they were copied up.
     pub(crate) fn open_old_data(&self, node: &NodeRef) -> Result<DataFile> {
-        let file = node.stack.file();
-        let file = file.ok_or(Error::refused("open", Errno::STALE))?;
-        let handle = self.lower_handle(file.data_owner())?;
+        let handle = self.lower_handle(lower_data(node)?)?;
         let fd = self
             .retry_short_of_fds(|| open::reopen(handle.as_fd(), OFlags::RDONLY | OFlags::NOCTTY))
             .op("open data")?;
@@ -58,4 +82,10 @@ impl View {
             .op("open data")?;
         Ok(DataFile { fd, in_upper })
     }
+}
+
+/// The lower file that holds a node's bytes, or held them.
+fn lower_data(node: &NodeRef) -> Result<&LowerFile> {
+    let file = node.stack.file().map(LowerFile::data_owner);
+    file.ok_or(Error::refused("open", Errno::STALE))
 }

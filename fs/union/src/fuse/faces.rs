@@ -53,6 +53,8 @@ pub(crate) struct Face {
     pub(crate) way: Way,
     /// It has been open to a backing file: the kernel's cached pages may be old.
     pub(crate) pages_stale: bool,
+    /// The kernel has been given its bytes.
+    pub(crate) given: bool,
     /// It was open for writing to a backing file, and a mapping may still be.
     pub(crate) maybe_mapped: bool,
     /// The server's own descriptors.

@@ -27,6 +27,11 @@ use mille_layer::Ownership;
 /// libraries, whose pages are worth sharing between mounts.
 const CACHED_UP_TO: u64 = 128 * 1024;
 
+/// Of lower files up to this size the kernel is given the bytes before their first OPEN is answered: a message, where a READ
+/// would be a request that the reader waits for, and would make the kernel ask for the access time after it. Who opens a
+/// larger one may well want only its head.
+const GIVEN_UP_TO: u64 = 64 * 1024;
+
 /// How an open file is to be answered.
 enum Opened {
     Cached {
@@ -186,25 +191,51 @@ impl Server {
         id: NodeId,
         register: &dyn Register,
     ) -> Result<Opened> {
+        let in_upper = node.data_in_upper();
+        let size = match in_upper {
+            true => None,
+            false => Some(self.view.lower_data_size(node)?),
+        };
         if self.passthrough() {
-            let in_upper = node.data_in_upper();
             if let Some(backing) = self.faces.kept(id).filter(|kept| kept.in_upper == in_upper) {
                 return Ok(Self::go_direct(face, backing));
             }
-            let (handle, in_upper) = self.view.data_handle(node)?;
-            let size = rustix::fs::fstat(&handle).op("open")?.st_size;
-            let small = u64::try_from(size).unwrap_or(0) <= CACHED_UP_TO;
-            if (in_upper || !small || self.mutable)
-                && let Some(backing) = self.register(handle.as_fd(), in_upper, register)
-            {
-                self.faces.keep(id, backing.clone());
-                return Ok(Self::go_direct(face, backing));
+            if self.mutable || size.is_none_or(|size| size > CACHED_UP_TO) {
+                let (handle, in_upper) = self.view.data_handle(node)?;
+                if let Some(backing) = self.register(handle.as_fd(), in_upper, register) {
+                    self.faces.keep(id, backing.clone());
+                    return Ok(Self::go_direct(face, backing));
+                }
             }
         }
         let keep = !face.pages_stale && !self.mutable;
         face.pages_stale = false;
         face.way = Way::Cached;
+        if let Some(size) = size.filter(|size| keep && (1..=GIVEN_UP_TO).contains(size))
+            && !std::mem::replace(&mut face.given, true)
+        {
+            self.give_bytes(node, id, size);
+        }
         Ok(Opened::Cached { keep })
+    }
+
+    /// Puts the bytes of a lower file into the kernel's page cache. Nobody has it open under this number: a reader who waits
+    /// for a READ has pages locked, on which this would wait in turn.
+    fn give_bytes(&self, node: &NodeRef, id: NodeId, size: u64) {
+        let Some(notifier) = self.notifier.get() else {
+            return;
+        };
+        // While the claim is held nobody can copy the file up and cut it, after which these bytes would be wrong.
+        let Some(_claim) = self.view.table.claims.try_claim(node) else {
+            return;
+        };
+        let given = self.view.lower_bytes(node, size, |bytes| {
+            notifier.store(INodeNo(id.0), 0, bytes).op("give bytes")
+        });
+        if let Err(error) = given {
+            // They are asked for when they are wanted.
+            log::debug!("{id:?}: {error}");
+        }
     }
 
     fn go_direct(face: &mut Face, backing: Backing) -> Opened {

@@ -20,6 +20,15 @@ impl Claims {
         }
         Claim { of: self, node }
     }
+
+    /// As [`Self::claim`]; `None` if somebody else has it.
+    pub(crate) fn try_claim<'a>(&'a self, node: &'a Node) -> Option<Claim<'a>> {
+        let _changing = self.changing.lock();
+        if node.set_copying(true) {
+            return None;
+        }
+        Some(Claim { of: self, node })
+    }
 }
 
 /// The right to copy a node up; given back when dropped, whether the copy-up succeeded or not.

@@ -46,6 +46,13 @@ pub(crate) fn handle(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno
     rustix::fs::openat(dir, name, HANDLE, Mode::empty())
 }
 
+/// Opens one name of a directory, a regular file, for reading.
+pub(crate) fn file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    // Should it have become something else, opening it must not wait.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK;
+    rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// Opens one name of a directory as a directory handle; `EXDEV` where a mount covers it.
 pub(crate) fn dir_handle(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     beneath(dir, name.as_bytes(), HANDLE.union(OFlags::DIRECTORY))

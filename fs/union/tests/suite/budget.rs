@@ -120,6 +120,24 @@ fn root_fuse_budget_of_reading() {
     reading(&without_passthrough());
 }
 
+/// The first reader of a small lower file gets its bytes with the answer to OPEN, and afterwards the access time need not be
+/// asked for.
+#[test]
+fn root_fuse_budget_of_small_files() {
+    require_root();
+    let script = "for i in $(seq 0 99); do head -c $((i * 500)) /dev/urandom > l1/$i; done; touch l1/{0..99}";
+    for options in [MountOptions::default(), without_passthrough()] {
+        let stage = Stage::new(1, script);
+        let mounted = stage.mount_with(&options);
+        let at = |n: u32| stage.path(&format!("m/{}", n % 100));
+        costs(&mounted, &[("open", 1)], |n| stat(&at(n)), |n| read(&at(n)));
+        costs(&mounted, &[], |n| read(&at(n)), |n| stat(&at(n)));
+        stage.shell("diff -r l1 m");
+        // What is written replaces it, be it longer or shorter.
+        stage.shell("cd m; for i in {0..99}; do head -c $i /dev/zero > $i; cmp -n $i $i /dev/zero; test $(stat -c %s $i) = $i; done");
+    }
+}
+
 /// `per_write`: what one write costs.
 fn writing(options: &MountOptions, per_write: &[(&'static str, u64)]) {
     let stage = Stage::new(1, LAYER);
