@@ -26,6 +26,6 @@ pub mod xattr;
 pub use marks::{
     Dialects, DirMarks, FileMarks, Listed, ListedKind, Mark, MarkSpace, OVERRIDE_STAT, Opaque,
     Ownership, Probe, dir_marks, file_marks, is_internal_xattr, is_reserved_name,
-    is_whiteout_device, list, opaque, probe, shown_xattr, stored_xattr,
+    is_whiteout_device, list, list_names, opaque, probe, shown_xattr, stored_xattr,
 };
 pub use overrides::{OverrideKind, OverrideStat};

@@ -14,7 +14,7 @@ mod object;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, mknodat, openat, statat};
@@ -368,16 +368,9 @@ pub fn list(
     opaque_of_dir: Opaque,
     dialects: &Dialects,
 ) -> io::Result<Vec<Listed>> {
-    // A descriptor of its own: `O_PATH` ones cannot be read, and others share their offset.
-    let readable = openat(
-        dir,
-        c".",
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
     let mut listed = Vec::new();
     let mut hidden: HashMap<Vec<u8>, u64> = HashMap::new();
-    for entry in Dir::new(readable)? {
+    for entry in Dir::new(readable(dir)?)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name == b"." || name == b".." {
@@ -401,6 +394,40 @@ pub fn list(
     }
     add_aufs_whiteouts(&mut listed, hidden);
     Ok(listed)
+}
+
+/// Calls with every name of which the layer directory `dir` (any kind of descriptor) says something, be it that it is
+/// deleted; a name may come twice. Ends when `more` returns false. Unlike [`list`] it looks at no object.
+///
+/// # Errors
+/// Whatever the kernel says.
+pub fn list_names(
+    dir: BorrowedFd<'_>,
+    dialects: &Dialects,
+    more: &mut dyn FnMut(&OsStr) -> bool,
+) -> io::Result<()> {
+    for entry in Dir::new(readable(dir)?)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let name = match name.strip_prefix(AUFS_PREFIX).filter(|_| dialects.aufs) {
+            Some(_) if name.starts_with(AUFS_META_PREFIX) => continue,
+            Some(hidden) => hidden,
+            None => name,
+        };
+        if !more(OsStr::from_bytes(name)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A descriptor of its own to read a directory: `O_PATH` ones cannot be read, and others share their offset.
+fn readable(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(dir, c".", flags, Mode::empty())
 }
 
 /// Adds the names that only a `.wh.` file speaks of.

@@ -39,6 +39,7 @@ mod setattr;
 mod sys;
 mod traces;
 mod view;
+mod whereabouts;
 mod work;
 mod xattr;
 

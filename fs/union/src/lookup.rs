@@ -27,6 +27,9 @@ pub(crate) const NAME_MAX: usize = 255;
 /// A node, and `stat` of the object that gives it its attributes where the search has come by it.
 type Known = (NodeRef, Option<Stat>);
 
+/// What the lowers have under one name, and `stat` of the topmost object.
+type LowerFound = (Stack, Stat);
+
 /// What the layers have under one name.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -208,7 +211,10 @@ impl View {
 
     /// The first layer that knows the name decides: whatever it has there shows, unless it is a whiteout.
     fn shows_below(&self, parent: &NodeRef, name: &OsStr) -> Result<bool> {
-        for dir in parent.stack.dirs() {
+        let parts = parent.stack.dirs();
+        let some = self.parts_with(&parent.stack, name)?;
+        let some = some.unwrap_or_else(|| (0..parts.len()).collect());
+        for dir in some.into_iter().map(|part| &parts[part]) {
             if let (Some(chain), Some(number)) = (&self.chain, dir.place.number()) {
                 // The lowest of all, and without whiteouts.
                 return chain.has(number, name);
@@ -306,14 +312,30 @@ impl View {
     }
 
     /// Leads a lookup through the lowers.
-    fn find_lower(
-        &self,
-        parent: &Stack,
-        course: Course,
-        want: Want,
-    ) -> Result<Option<(Stack, Stat)>> {
-        let parents = parent.dirs();
+    fn find_lower(&self, parent: &Stack, course: Course, want: Want) -> Result<Option<LowerFound>> {
+        let all: Vec<&LowerDir> = parent.dirs().iter().collect();
         let known_as = course.known_as(parent);
+        if let Course::Under(name) = &course
+            && let Some(parts) = self.parts_with(parent, OsStr::from_bytes(name))?
+        {
+            let parts: Vec<&LowerDir> = parts.into_iter().map(|part| all[part]).collect();
+            let (found, redirected) = self.search(&parts, &course, want, &known_as)?;
+            // Below a redirect another name counts.
+            if !redirected {
+                return found;
+            }
+        }
+        self.search(&all, &course, want, &known_as)?.0
+    }
+
+    /// Leads a lookup through some parts of a directory; also says whether it met a redirect.
+    fn search(
+        &self,
+        parents: &[&LowerDir],
+        course: &Course,
+        want: Want,
+        known_as: &[u8],
+    ) -> Result<(Result<Option<LowerFound>>, bool)> {
         let places: Vec<Place>;
         let mut lookup = match course {
             Course::Under(name) => {
@@ -324,18 +346,19 @@ impl View {
                         path: dir.path().to_vec(),
                     })
                     .collect();
-                Lookup::new(&places, &name, self.tiers(), self.follow())
+                Lookup::new(&places, name, self.tiers(), self.follow())
             }
-            Course::Path(path) => Lookup::from_root(path, 0, self.tiers(), self.follow()),
+            Course::Path(path) => Lookup::from_root(path.clone(), 0, self.tiers(), self.follow()),
         }
         .with_data_layers(self.lowers.len() - self.merged, want == Want::Data);
         let mut seen = Vec::new();
+        let mut redirected = false;
         // Of the last directory passed on an absolute path.
         let mut passed = Opaque::No;
         while let Some(next) = lookup.next() {
             let (dir, opaque, name) = match next {
                 Next::Child { place, name } => {
-                    let base = &parents[place];
+                    let base = parents[place];
                     (base.place.clone(), base.opaque, name.to_vec())
                 }
                 Next::Path { layer, components } => {
@@ -350,9 +373,20 @@ impl View {
             if let Some(Seen::Dir(found, _)) = seen.last() {
                 passed = found.opaque;
             }
+            redirected |= matches!(
+                &finding,
+                Finding::Dir {
+                    redirect: Some(_),
+                    ..
+                } | Finding::File {
+                    redirect: Some(_),
+                    ..
+                }
+            );
             lookup.found(finding);
         }
-        self.assemble(lookup.finish(), seen, want, &known_as)
+        let found = self.assemble(lookup.finish(), seen, want, known_as);
+        Ok((found, redirected))
     }
 
     /// How many layers a lookup goes through: those with an index count as one, the last.
@@ -482,7 +516,7 @@ impl View {
         mut seen: Vec<Seen>,
         want: Want,
         known_as: &[u8],
-    ) -> Result<Option<(Stack, Stat)>> {
+    ) -> Result<Option<LowerFound>> {
         let mut take = |place: &Place| {
             let index = seen.iter().position(|seen| seen.is_at(place, self));
             index.map(|index| seen.swap_remove(index)).ok_or(no_name())

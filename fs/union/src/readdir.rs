@@ -183,6 +183,7 @@ impl View {
                 list(handle.as_fd(), Opaque::No, self.upper_dialects()).op("list upper")?;
             merge(entries, !lowers.is_empty());
         }
+        let mut collected = self.collect_whereabouts(&dir.stack);
         for (index, lower) in lowers.iter().enumerate() {
             if let (Some(chain), Some(number)) = (&self.chain, lower.place.number()) {
                 let names = chain.names(number)?.into_iter();
@@ -194,7 +195,15 @@ impl View {
             };
             let dialects = &self.lowers[usize::from(lower.layer())].dialects;
             let entries = list(handle.as_fd(), lower.opaque, dialects).op("list lower")?;
+            if let Some(names) = &mut collected {
+                entries
+                    .iter()
+                    .for_each(|entry| names.add(index, &entry.name));
+            }
             merge(entries, index + 1 < lowers.len());
+        }
+        if let Some(names) = collected {
+            self.keep_whereabouts(&dir.stack, names);
         }
         Ok(listing)
     }

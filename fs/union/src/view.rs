@@ -24,6 +24,7 @@ use crate::layers::{LowerLayer, Place, UpperLayer, dialects, foreign_chain, open
 use crate::node::{DirPlace, InoPlan, LowerDir, NodeRef, Stack, State, Table, UpperObject};
 use crate::owners::Owners;
 use crate::readdir::Listings;
+use crate::whereabouts::Whereabouts;
 use crate::work::Work;
 use crate::{MarkSpace, Ownership, Upper, sys};
 use mille_layer::{Dialects, Opaque, dir_marks};
@@ -59,6 +60,7 @@ pub struct View {
     /// other lock of the view.
     pub(crate) moving: RwLock<()>,
     pub(crate) listings: Listings,
+    pub(crate) whereabouts: Whereabouts,
     pub(crate) links: LinkIndex,
     /// Unmapped owners are reported by the kernel under this number.
     pub(crate) overflow: (u32, u32),
@@ -159,6 +161,7 @@ impl View {
             tree: RwLock::new(()),
             moving: RwLock::new(()),
             listings: Listings::new(),
+            whereabouts: Whereabouts::new(),
             links: LinkIndex::default(),
             overflow: (overflow_id("overflowuid"), overflow_id("overflowgid")),
             redirects_met: AtomicBool::new(false),

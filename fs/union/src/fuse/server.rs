@@ -57,6 +57,11 @@ impl Server {
     pub(crate) fn new(view: Arc<View>, counters: Arc<Counters>, options: &MountOptions) -> Self {
         let mutable = view.has_mutable_lower();
         let view_is_writable = view.is_writable();
+        // Whoever limits the kernel's belief changes layers behind our back.
+        let distrusted = options.timeout.is_some();
+        view.whereabouts
+            .distrusted
+            .store(distrusted, Ordering::Relaxed);
         let ordinary = !rustix::process::geteuid().is_root();
         let ownership = view.ownership;
         let faces = Arc::new(Faces::new());

@@ -163,7 +163,7 @@ impl Stack {
     }
 
     /// The directory's number for caches; 0 for anything else.
-    pub(super) fn serial(&self) -> u64 {
+    pub(crate) fn serial(&self) -> u64 {
         match self {
             Self::Dirs(dirs) => dirs.serial,
             Self::None | Self::File(_) => 0,

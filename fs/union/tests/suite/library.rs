@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use mille_union::{Access, Error, Make, SetAttr, resolve_path};
+use mille_union::{Access, Error, Make, SetAttr, View, resolve_path};
+use rustix::fs::FileType;
 
 use crate::kit::{Stage, bytes, me, names, node, split};
 
@@ -185,4 +186,41 @@ fn the_id_of_nobody_at_all_is_refused() {
         let refused = view.set_attr(&node(&view, "a"), &change);
         assert_eq!(refused.unwrap_err().errno(), libc::EINVAL);
     }
+}
+
+/// What a view says of a name: kind and number of the object, and its bytes.
+fn told(view: &View, dir: &str, name: &str) -> Option<(FileType, u64, Vec<u8>)> {
+    let node = view.lookup(&node(view, dir), OsStr::new(name)).unwrap()?;
+    let bytes = match node.kind() {
+        FileType::RegularFile => bytes(view, &format!("{dir}/{name}")),
+        _ => names(view, &format!("{dir}/{name}")).join(" ").into(),
+    };
+    Some((node.kind(), node.ino(), bytes))
+}
+
+/// Once many names have been looked for, or the directory has been listed, only the layers that have a name are asked.
+#[test]
+fn names_known_of_many_layers_change_no_answer() {
+    // Every name by chance in every layer: a file, a directory that merges, an opaque or a redirected one, whiteouts of both forms.
+    let script = "RANDOM=20261121; for l in {1..9}; do mkdir -p l$l/d; for n in {a..t}; do p=l$l/d/$n; case $((RANDOM % 16)) in
+        0) echo $l$n > $p;; 1) mknod $p c 0 0;; 2) touch l$l/d/.wh.$n;; 3|4) mkdir $p; touch $p/in$l;;
+        5) mkdir $p; touch $p/in$l; setfattr -n trusted.overlay.opaque -v y $p;;
+        6) mkdir $p; touch $p/in$l; setfattr -n trusted.overlay.redirect -v b $p;;
+        7) mkdir $p; touch $p/in$l; setfattr -n trusted.overlay.redirect -v /d/c $p;; esac; done; done";
+    let mut stage = Stage::new(9, script);
+    stage.aufs = true;
+    let (asked, listed) = (stage.base(), stage.base());
+    for name in 'a'..='t' {
+        told(&asked, "d", &format!("no{name}"));
+    }
+    names(&listed, "d");
+    let mut there = 0;
+    for name in ('a'..='z').map(String::from) {
+        // One that has not been asked for anything yet.
+        let fresh = told(&stage.base(), "d", &name);
+        assert_eq!(told(&asked, "d", &name), fresh, "{name}");
+        assert_eq!(told(&listed, "d", &name), fresh, "{name}");
+        there += usize::from(fresh.is_some());
+    }
+    assert!((8..20).contains(&there), "{there}");
 }
