@@ -43,6 +43,7 @@ impl Filesystem for Adapter {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let server = &self.0;
         server.count(request, Op::Lookup);
+        server.readers.asks(parent, request.pid());
         let found = server
             .node(parent)
             .and_then(|parent| server.view.lookup_attr(&parent, name));
@@ -366,7 +367,7 @@ impl Filesystem for Adapter {
         reply: ReplyDirectoryPlus,
     ) {
         self.0.count(request, Op::Readdirplus);
-        self.0.readdirplus(ino, offset, reply);
+        self.0.readdirplus(request, ino, offset, reply);
     }
 
     fn fsyncdir(

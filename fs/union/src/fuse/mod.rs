@@ -19,10 +19,11 @@ mod names;
 mod near;
 mod options;
 mod pool;
+mod readers;
 mod server;
 mod tidy;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -125,6 +126,13 @@ fn begin(
 ) -> Result<Mounted> {
     if server.notifier.set(session.notifier()).is_err() {
         log::debug!("notifier set twice");
+    }
+    let device = session.as_fd().try_clone_to_owned();
+    if let Err(_second) = server
+        .device
+        .set(device.on("duplicate device of", mountpoint)?)
+    {
+        log::debug!("device set twice");
     }
     let session = session.spawn().on("serve", mountpoint)?;
     Ok(Mounted {

@@ -1,5 +1,6 @@
 //! The server's state, shared by all requests.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::faces::Faces;
 use super::near::Near;
 use super::options::{MountOptions, Passthrough};
 use super::pool::Pool;
+use super::readers::Readers;
 use super::tidy::Tidy;
 use crate::attr::Attr;
 use crate::error::{Error, Result};
@@ -39,6 +41,9 @@ pub(crate) struct Server {
     pub(crate) near: Near,
     pub(crate) bareness: Arc<Bareness>,
     pub(crate) notifier: OnceLock<Notifier>,
+    /// The kernel's end, for answers that the library does not know.
+    pub(crate) device: OnceLock<OwnedFd>,
+    pub(crate) readers: Readers,
     /// Whether the kernel may be given backing files; cleared when it turns out that it will not take them.
     pub(crate) passthrough: AtomicBool,
     pub(crate) acl: bool,
@@ -87,6 +92,8 @@ impl Server {
             bareness: Arc::default(),
             opens_unseen: options.read_only && !view_is_writable && !mutable && !ordinary,
             notifier: OnceLock::new(),
+            device: OnceLock::new(),
+            readers: Readers::new(),
             passthrough: AtomicBool::new(options.passthrough == Passthrough::Auto),
             // Where modes are told by an attribute, a list would limit another mode than the one told.
             acl: options.acl && ownership == Ownership::Real,

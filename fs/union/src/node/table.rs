@@ -163,6 +163,11 @@ impl Table {
         node
     }
 
+    /// The number that an object of a lower has, if the scheme covers it.
+    pub(crate) fn number_of(&self, dev: u64, ino: u64) -> Option<u64> {
+        self.plan.preferred(dev, ino)
+    }
+
     /// The node that has a number.
     fn with_number(&self, number: Option<u64>) -> Option<NodeRef> {
         let number = number?;

@@ -3,9 +3,10 @@
 //! Two columns: with passthrough, as root has it, and without, as in a user namespace. Where a request is left that a
 //! native file system would not have, the reason stands beside it.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::ffi::OsString;
+use std::fs::{DirEntry, File, FileType, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -225,6 +226,59 @@ fn root_fuse_budget_of_a_long_listing() {
     // The last one says that there is no more.
     assert_eq!(listing.unwrap().1, 2000_u64.div_ceil(195) + 1, "{cold:?}");
     assert!(!cold.contains(&("lookup", 2000)), "{cold:?}");
+}
+
+/// Names as a listing tells them, with number and kind.
+fn names(dir: &Path) -> Vec<(OsString, u64, FileType)> {
+    let told = |entry: io::Result<DirEntry>| {
+        let entry = entry.unwrap();
+        (entry.file_name(), entry.ino(), entry.file_type().unwrap())
+    };
+    dir.read_dir().unwrap().map(told).collect()
+}
+
+/// Of a directory of thousands only the names are looked for by those who want no more; what is told of them is right.
+#[test]
+fn root_fuse_budget_of_names_alone() {
+    require_root();
+    let script = "mkdir l1/d l2/d u/d; cd l1/d; seq -f 'name-%04g' 5000 | xargs touch; for i in {1..300}; do ln -s x link-$i; mkdir dir-$i; done
+        ln name-0001 other; cd ../../l2/d; for i in 20{00..99}; do mknod name-$i c 0 0; done; echo 2 | tee name-21{00..99} > /dev/null
+        touch ../../u/d/new-{1..300}; cp -r ../../l1/d ../../l1/e";
+    for options in [MountOptions::default(), without_passthrough()] {
+        let stage = Stage::new(2, script);
+        let mounted = stage.mount_with(&options);
+        let (dir, other) = (stage.path("m/d"), stage.path("m/e"));
+        let reader = || {
+            let told = names(&dir);
+            assert_eq!(told.len(), 5000 - 100 + 600 + 1 + 300);
+            let count = |kind: &str| {
+                let cost = cost(&mounted, || {
+                    for (name, ino, kind) in &told {
+                        let stat = dir.join(name).symlink_metadata().unwrap();
+                        assert_eq!((stat.ino(), stat.file_type()), (*ino, *kind), "{name:?}");
+                    }
+                });
+                cost.iter()
+                    .find(|(other, _)| *other == kind)
+                    .map_or(0, |(_, n)| *n)
+            };
+            // Nobody asked for what they are before.
+            assert!(count("lookup") > 4000);
+            // Who asks after the names is told at once the next time.
+            let mut last = 0;
+            for (name, _, _) in names(&other) {
+                last += cost(&mounted, || stat_link(&other.join(&name))).len();
+            }
+            // The kernel may have dropped some meanwhile.
+            assert!(last < 1000, "{last}");
+        };
+        // A thread that has asked for nothing yet.
+        std::thread::scope(|scope| scope.spawn(reader).join().unwrap());
+    }
+}
+
+fn stat_link(path: &Path) {
+    std::fs::symlink_metadata(path).unwrap();
 }
 
 /// Layers alone, mounted to be read.
