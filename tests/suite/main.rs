@@ -32,6 +32,7 @@ mod progress;
 mod readers;
 mod scale;
 mod server;
+mod server_calls;
 mod sudden;
 mod system_calls;
 mod tidy;

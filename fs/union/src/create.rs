@@ -8,7 +8,7 @@ use mille_layer::marks::set_opaque;
 use mille_layer::{
     Opaque, OverrideStat, Ownership, Probe, is_reserved_name, is_whiteout_device, probe,
 };
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -52,6 +52,24 @@ pub(crate) struct Spot<'a> {
     pub(crate) taken: bool,
 }
 
+/// How a new file is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// As a handle.
+    Handle,
+    /// Open for reading and writing; its mode need not allow to open it again.
+    ReadWrite,
+}
+
+/// A new object.
+pub(crate) struct Made {
+    pub(crate) node: NodeRef,
+    pub(crate) stat: Stat,
+    /// A handle or, of a file, perhaps open for reading and writing.
+    pub(crate) fd: OwnedFd,
+    pub(crate) is_handle: bool,
+}
+
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 const ACCESS_ACL: &str = "system.posix_acl_access";
 const SET_GID: u32 = 0o2000;
@@ -79,11 +97,11 @@ impl View {
             // It would hide a name instead of being one.
             return Err(Error::refused("mknod", Errno::PERM));
         }
-        self.make_with(parent, name, what, umask, owner)
-            .map(|(node, _)| node)
+        self.make_with(parent, name, what, umask, owner, Opening::Handle)
+            .map(|made| made.node)
     }
 
-    /// Makes a new empty regular file and returns it open for reading and writing as well.
+    /// Makes a new empty regular file.
     ///
     /// # Errors
     /// As [`Self::make`].
@@ -91,16 +109,16 @@ impl View {
         &self,
         parent: &NodeRef,
         name: &OsStr,
-        mode: u32,
-        umask: u32,
+        (mode, umask): (u32, u32),
         owner: Owner,
-    ) -> Result<(NodeRef, OwnedFd)> {
+        opening: Opening,
+    ) -> Result<Made> {
         let what = Make::Node {
             kind: FileType::RegularFile,
             mode,
             rdev: 0,
         };
-        self.make_with(parent, name, what, umask, owner)
+        self.make_with(parent, name, what, umask, owner, opening)
     }
 
     fn make_with(
@@ -110,31 +128,94 @@ impl View {
         what: Make<'_>,
         umask: u32,
         owner: Owner,
-    ) -> Result<(NodeRef, OwnedFd)> {
+        opening: Opening,
+    ) -> Result<Made> {
         let work = self.require_writable("create")?;
         self.check_new_name(name)?;
         let dir = self.upper_parent(parent)?;
         let _names = parent.names().write();
-        let spot = self.free_spot(parent, dir.as_fd(), name)?;
         let null = matches!(what, Make::Node { kind, rdev, .. } if is_null_device(kind, rdev));
-        let aside = spot.whiteout || null || self.ownership == Ownership::Override;
-        let handle = if aside {
-            self.make_aside(work, &spot, what, umask, owner)?
-        } else {
-            self.make_in_place(work, &spot, what, umask, owner)?
+        let always_aside = null || self.ownership == Ownership::Override;
+        let place = NewPlace {
+            work,
+            parent,
+            opening,
         };
+        let mut aside = false;
+        let fd =
+            match self.make_if_free(&place, dir.as_fd(), name, what, umask, owner, always_aside)? {
+                Some(fd) => fd,
+                None => {
+                    let spot = self.free_spot(parent, dir.as_fd(), name)?;
+                    aside = spot.whiteout || always_aside;
+                    if aside {
+                        self.make_aside(work, &spot, what, umask, owner)?
+                    } else {
+                        self.make_in_place(&place, &spot, what, umask, owner)?
+                    }
+                }
+            };
         // Nothing older has this inode number any more.
-        let stat = rustix::fs::fstat(&handle).op("create")?;
+        let stat = rustix::fs::fstat(&fd).op("create")?;
         self.table.release_upper(stat.st_dev, stat.st_ino);
-        let device = matches!(what, Make::Node { kind, .. } if kind != FileType::RegularFile);
+        let file = matches!(
+            what,
+            Make::Node {
+                kind: FileType::RegularFile,
+                ..
+            }
+        );
+        let device = matches!(what, Make::Node { .. }) && !file;
         let node = if aside || device {
             self.lookup_locked(parent, name)?
                 .ok_or(Error::refused("create", Errno::IO))?
         } else {
             self.node_made(parent, name, stat)
         };
+        if file {
+            // A capability is given, not inherited.
+            node.note_lack();
+        }
         self.listings.added(parent, name);
-        Ok((node, handle))
+        Ok(Made {
+            node,
+            stat,
+            fd,
+            is_handle: !(file && (aside || opening == Opening::ReadWrite)),
+        })
+    }
+
+    /// Makes the object where it is to be, if there certainly is nothing below: whether the upper has the name tells the
+    /// system call itself. `None` if it has, or that cannot be told so.
+    #[expect(clippy::too_many_arguments, reason = "those of a creation")]
+    fn make_if_free(
+        &self,
+        place: &NewPlace<'_>,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        what: Make<'_>,
+        umask: u32,
+        owner: Owner,
+        always_aside: bool,
+    ) -> Result<Option<OwnedFd>> {
+        let parent = place.parent;
+        if always_aside
+            || parent.is_removed()
+            || self.upper_dialects().aufs
+            || self.lower_has(parent, name)?
+        {
+            return Ok(None);
+        }
+        let spot = Spot {
+            dir,
+            name,
+            whiteout: false,
+            taken: false,
+        };
+        match self.make_in_place(place, &spot, what, umask, owner) {
+            Err(error) if error.is(Errno::EXIST) => Ok(None),
+            made => made.map(Some),
+        }
     }
 
     /// Refuses names that cannot be made.
@@ -182,7 +263,7 @@ impl View {
     /// set-group-id bit.
     fn make_in_place(
         &self,
-        work: &Work,
+        place: &NewPlace<'_>,
         spot: &Spot<'_>,
         what: Make<'_>,
         umask: u32,
@@ -191,10 +272,7 @@ impl View {
         let (dir, name) = (spot.dir, spot.name);
         let masked = |mode: u32| -> Result<Mode> {
             // A default ACL replaces the umask.
-            let inherits = mode & umask != 0
-                && xattr::get(dir, DEFAULT_ACL.as_ref())
-                    .op("create")?
-                    .is_some();
+            let inherits = mode & umask != 0 && self.default_acl(place.parent, dir)?.is_some();
             Ok(Mode::from_raw_mode(if inherits {
                 mode
             } else {
@@ -215,6 +293,15 @@ impl View {
                 ..
             } => {
                 let mode = masked(mode)?;
+                if place.opening == Opening::Handle {
+                    as_owner(owner, || {
+                        rustix::fs::mknodat(dir, name, FileType::RegularFile, mode, 0)
+                    })
+                    .op("create")?;
+                    return self
+                        .retry_short_of_fds(|| open::handle(dir, name))
+                        .op("create");
+                }
                 return self
                     .retry_short_of_fds(|| as_owner(owner, || create_file(dir, name, mode)))
                     .op("create");
@@ -224,13 +311,25 @@ impl View {
                 let made = as_owner(owner, || rustix::fs::mknodat(dir, name, kind, masked, rdev));
                 match made {
                     Err(Errno::PERM) if self.dialects.overrides => {
-                        return self.make_aside(work, spot, what, umask, owner);
+                        return self.make_aside(place.work, spot, what, umask, owner);
                     }
                     other => other.op("mknod")?,
                 }
             }
         }
         open::handle(dir, name).op("create")
+    }
+
+    /// The default ACL of a directory, which has this upper part.
+    fn default_acl(&self, parent: &NodeRef, dir: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {
+        if parent.lacks_often_asked() {
+            return Ok(None);
+        }
+        let value = xattr::get(dir, DEFAULT_ACL.as_ref()).op("create")?;
+        if value.is_none() && self.changes_by_us_alone(parent) {
+            parent.note_lack();
+        }
+        Ok(value)
     }
 
     /// Makes the object in the work directory and moves it to its place when it is complete.
@@ -386,6 +485,13 @@ impl View {
         }
         Ok(told)
     }
+}
+
+/// In which directory something is made, and how it is wanted.
+struct NewPlace<'a> {
+    work: &'a Work,
+    parent: &'a NodeRef,
+    opening: Opening,
 }
 
 /// Owner, mode and ACLs of an object about to appear.

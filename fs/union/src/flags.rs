@@ -56,9 +56,18 @@ impl View {
         if node.in_upper() {
             return Ok(());
         }
-        let object = self.object(node)?;
-        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let statx = rustix::fs::statx(&object, c"", flags, StatxFlags::empty()).op(op)?;
+        let nothing = StatxFlags::empty();
+        let statx = if let Some(file) = node.stack.file() {
+            let dir = self.lower_dir(&file.place)?;
+            let dir = dir.ok_or(Error::refused(op, Errno::STALE))?;
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+            rustix::fs::statx(&dir, &*file.name, flags, nothing)
+        } else {
+            let object = self.object(node)?;
+            let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+            rustix::fs::statx(&object, c"", flags, nothing)
+        };
+        let statx = statx.op(op)?;
         let fixed = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
         if statx.stx_attributes.intersects(fixed) {
             return Err(Error::refused(op, Errno::PERM));

@@ -69,12 +69,6 @@ impl View {
         Ok(attr)
     }
 
-    /// Attributes of a regular file in the upper, through a descriptor of it.
-    pub(crate) fn attr_through(&self, node: &NodeRef, file: BorrowedFd<'_>) -> Result<Attr> {
-        let stat = rustix::fs::fstat(file).op("stat")?;
-        Ok(Attr::from_stat(&stat, node.ino))
-    }
-
     /// `stat` of the object that gives a node its attributes, overrides applied.
     pub(crate) fn object_stat(&self, node: &NodeRef) -> Result<Stat> {
         if let Some(stat) = self.upper_stat(node)? {

@@ -65,8 +65,18 @@ impl View {
         dir: BorrowedFd<'_>,
         node: &NodeRef,
     ) -> Result<()> {
-        let kept = self.keep_object(node)?;
-        let whiteout = self.lower_has(parent, name)?;
+        // The name has just been found to lead to this object; where that is not the upper's, it is one below.
+        let (kept, whiteout) = if node.in_upper() {
+            let kept = match self.retry_short_of_fds(|| open::handle(dir, name)) {
+                Ok(handle) => Some(Arc::new(handle)),
+                // It is there under other names alone.
+                Err(Errno::NOENT) => self.keep_object(node)?,
+                Err(errno) => return Err(errno).op("unlink"),
+            };
+            (kept, self.lower_has(parent, name)?)
+        } else {
+            (None, true)
+        };
         let mut state = node.state.write();
         remove_name(work, dir, name, whiteout, state.upper.is_some())?;
         self.name_lost(node, &mut state, parent, name, kept)?;
@@ -129,7 +139,7 @@ impl View {
             .upper_object(node)?
             .ok_or(Error::refused("link", Errno::STALE))?;
         if node.is_metacopy() {
-            self.mark_impure(dir.as_fd())?;
+            self.mark_impure(parent, dir.as_fd())?;
         }
         if spot.whiteout {
             let temp = work.fresh_temp();

@@ -188,10 +188,10 @@ impl View {
             None => None,
         };
         self.mark_for_move(source, from, to)?;
-        self.mark_new_parent(source, &to_dir)?;
+        self.mark_new_parent(source, to.parent, &to_dir)?;
         if *exchange && let Some(target) = target {
             self.mark_for_move(target, to, from)?;
-            self.mark_new_parent(target, &from_dir)?;
+            self.mark_new_parent(target, from.parent, &from_dir)?;
         }
         let ready = Ready {
             leaves_whiteout: !exchange && self.lower_has(from.parent, from.name)?,
@@ -242,11 +242,11 @@ impl View {
         self.set_redirect(object.as_fd(), &redirect)
     }
 
-    fn mark_new_parent(&self, node: &NodeRef, parent: &OwnedFd) -> Result<()> {
+    fn mark_new_parent(&self, node: &NodeRef, parent: &NodeRef, upper: &OwnedFd) -> Result<()> {
         if node.stack.dirs().is_empty() && !node.is_metacopy() {
             return Ok(());
         }
-        self.mark_impure(parent.as_fd())
+        self.mark_impure(parent, upper.as_fd())
     }
 
     pub(crate) fn set_redirect(&self, object: BorrowedFd<'_>, redirect: &[u8]) -> Result<()> {

@@ -148,7 +148,8 @@ fn parse(record: &[u8]) -> Vec<Trace> {
     Trace::ALL.into_iter().filter(named).collect()
 }
 
-fn is_empty(upper: &Place) -> std::result::Result<bool, Errno> {
+/// True if there is nothing in an upper.
+pub(crate) fn is_empty(upper: &Place) -> std::result::Result<bool, Errno> {
     Ok(entries(upper.fd.as_fd())?.is_empty())
 }
 

@@ -26,7 +26,7 @@ use crate::owners::Owners;
 use crate::readdir::Listings;
 use crate::whereabouts::Whereabouts;
 use crate::work::Work;
-use crate::{MarkSpace, Ownership, Upper, sys};
+use crate::{MarkSpace, Ownership, Upper, sys, traces};
 use mille_layer::{Dialects, Opaque, dir_marks};
 
 /// A merged view of layers.
@@ -122,10 +122,9 @@ impl View {
         if chain.is_some() && merged < layers.len() {
             return Err(foreign_chain());
         }
-        let aufs = upper.as_ref().is_some_and(|upper| upper.aufs);
-        let (upper_layer, work) = match upper {
+        let (upper_layer, work, aufs) = match upper {
             Some(upper) => open_upper(upper, &layers, &places, space, features)?,
-            None => (None, None),
+            None => (None, None, false),
         };
         let devices = upper_layer
             .iter()
@@ -431,14 +430,18 @@ fn root_stack(layers: &[LowerLayer], chain: Option<&Indexed>) -> Result<Stack> {
     Ok(Stack::of_dir(dirs, b""))
 }
 
+/// Also says whether `.wh.` files may occur in the upper.
 fn open_upper(
     upper: Upper,
     layers: &[LowerLayer],
     lowers: &[Place],
     space: MarkSpace,
     features: Features,
-) -> Result<(Option<UpperLayer>, Option<Work>)> {
+) -> Result<(Option<UpperLayer>, Option<Work>, bool)> {
     let mut place = Place::open(&upper.dir)?;
+    // Nobody else writes to an upper that we have locked, and we make no such names: an empty one will never have any.
+    let ours = upper.access == Access::Exclusive && features.reserve_wh_names;
+    let aufs = upper.aufs && !(ours && traces::is_empty(&place).on("read", &place.path)?);
     let mut tree = None;
     let mut ancestry = Ancestry::default();
     for (lower, layer) in lowers.iter().zip(layers) {
@@ -479,7 +482,7 @@ fn open_upper(
         root: Arc::new(place.fd),
         _tree: tree,
     };
-    Ok((Some(layer), work))
+    Ok((Some(layer), work, aufs))
 }
 
 fn overflow_id(which: &str) -> u32 {

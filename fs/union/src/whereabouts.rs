@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use crate::bounded;
 use crate::error::{Context, Result};
-use crate::node::{LowerDir, Stack};
+use crate::node::{LowerDir, Node, Stack};
 use crate::view::View;
 
 /// Directories of which something is kept.
@@ -139,6 +139,12 @@ impl View {
             found.push(last);
         }
         Ok(Some(found))
+    }
+
+    /// True unless a node's object may change behind our back.
+    pub(crate) fn changes_by_us_alone(&self, node: &Node) -> bool {
+        !self.whereabouts.distrusted.load(Ordering::Relaxed)
+            && (node.in_upper() || !self.has_mutable_lower())
     }
 
     /// True if the parts never change and are so many that one look at each costs more than to remember.

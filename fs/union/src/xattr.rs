@@ -21,6 +21,18 @@ impl View {
     /// # Errors
     /// `EOPNOTSUPP` for a name of which the file system knows nothing, or a failed system call.
     pub fn get_xattr(&self, node: &NodeRef, name: &OsStr) -> Result<Option<Vec<u8>>> {
+        let often = name == node.often_asked();
+        if often && node.lacks_often_asked() {
+            return Ok(None);
+        }
+        let value = self.read_xattr(node, name)?;
+        if often && value.is_none() && self.changes_by_us_alone(node) {
+            node.note_lack();
+        }
+        Ok(value)
+    }
+
+    fn read_xattr(&self, node: &NodeRef, name: &OsStr) -> Result<Option<Vec<u8>>> {
         let Some(stored) = stored_xattr(name) else {
             return Ok(None);
         };
@@ -72,6 +84,9 @@ impl View {
             return Err(Error::refused("setxattr", Errno::NODATA));
         }
         let handle = self.upper_for_change(node)?;
+        if name == node.often_asked() {
+            node.doubt_lack();
+        }
         xattr::set(handle.as_fd(), &stored, value, flags).op("setxattr")
     }
 

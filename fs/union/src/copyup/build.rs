@@ -27,12 +27,9 @@ impl View {
         let stat = self.object_stat(node)?;
         let source = self.object(node)?;
         let temp = work.fresh_temp();
-        let metacopy = self.make_copy(work, &temp.name, node, &stat, need)?;
-        let handle = self
-            .retry_short_of_fds(|| open::handle(work.fd(), &temp.name))
-            .op("copy up")?;
-        self.copy_attributes(handle.as_fd(), source.as_fd(), node, &stat, metacopy)?;
-        let made = rustix::fs::fstat(&handle).op("copy up")?;
+        let (copy, metacopy) = self.make_copy(work, &temp.name, node, &stat, need)?;
+        self.copy_attributes(&copy, source.as_fd(), node, &stat, metacopy)?;
+        let made = rustix::fs::fstat(copy.as_fd()).op("copy up")?;
         let object = UpperObject {
             dev: made.st_dev,
             ino: made.st_ino,
@@ -42,7 +39,7 @@ impl View {
         Ok((temp, object))
     }
 
-    /// Makes the object itself. True if its data stays below.
+    /// Makes the object itself. Also says whether its data stays below.
     fn make_copy(
         &self,
         work: &Work,
@@ -50,7 +47,7 @@ impl View {
         node: &NodeRef,
         stat: &Stat,
         need: Need,
-    ) -> Result<bool> {
+    ) -> Result<(Copy, bool)> {
         match node.kind {
             FileType::Directory => {
                 rustix::fs::mkdirat(work.fd(), name, PRIVATE_DIR).op("copy up directory")?;
@@ -59,10 +56,14 @@ impl View {
                 let target = self.read_link(node)?;
                 rustix::fs::symlinkat(&target, work.fd(), name).op("copy up symbolic link")?;
             }
-            FileType::RegularFile => return self.copy_file(work, name, node, stat, need),
+            FileType::RegularFile => {
+                let (file, metacopy) = self.copy_file(work, name, node, stat, need)?;
+                return Ok((Copy::Open(file), metacopy));
+            }
             kind => self.make_special(work.fd(), name, kind, stat.st_rdev)?,
         }
-        Ok(false)
+        let handle = self.retry_short_of_fds(|| open::handle(work.fd(), name));
+        Ok((Copy::Handle(handle.op("copy up")?), false))
     }
 
     fn copy_file(
@@ -72,7 +73,7 @@ impl View {
         node: &NodeRef,
         stat: &Stat,
         need: Need,
-    ) -> Result<bool> {
+    ) -> Result<(OwnedFd, bool)> {
         let file = self
             .retry_short_of_fds(|| create_private(work.fd(), name))
             .op("copy up file")?;
@@ -80,7 +81,7 @@ impl View {
         let length = match need {
             Need::Attributes if self.features.metacopy && size > 0 => {
                 rustix::fs::ftruncate(&file, size).op("copy up file")?;
-                return Ok(true);
+                return Ok((file, true));
             }
             Need::Attributes => size,
             Need::Data(limit) => size.min(limit),
@@ -93,7 +94,7 @@ impl View {
                 rustix::fs::fsync(&file).op("copy up data")?;
             }
         }
-        Ok(false)
+        Ok((file, false))
     }
 
     /// A layer that is not ours may have changed while it was copied.
@@ -120,7 +121,7 @@ impl View {
     /// clears set-id bits and file capabilities, and every one of these changes the times.
     fn copy_attributes(
         &self,
-        copy: BorrowedFd<'_>,
+        copy: &Copy,
         source: BorrowedFd<'_>,
         node: &NodeRef,
         stat: &Stat,
@@ -141,7 +142,7 @@ impl View {
         if metacopy {
             self.require_writable("copy up")?.note(Trace::Metacopy)?;
             let name = self.space.os_name(Mark::Metacopy);
-            xattr::set(copy, name, b"", XattrFlags::empty()).op("mark metadata-only copy")?;
+            copy.set_xattr(name, b"").op("mark metadata-only copy")?;
         }
         if !node.is_dir() {
             self.mark_origin(copy, node.ino);
@@ -152,15 +153,22 @@ impl View {
                 Ownership::Override => stored_mode(node.kind),
             };
             if self.ownership == Ownership::Real || node.kind != FileType::RegularFile {
-                object::set_mode(copy, mode).op("copy up mode")?;
+                copy.set_mode(mode).op("copy up mode")?;
             }
         }
-        object::set_times(copy, &object::times_of(stat)).op("copy up times")
+        object::set_times(copy.as_fd(), &object::times_of(stat)).op("copy up times")
     }
 
     /// Gives a new object its owner; under [`Ownership::Override`] its mode and kind as well.
-    fn set_ownership(&self, copy: BorrowedFd<'_>, kind: FileType, stat: &Stat) -> Result<()> {
-        let stored = FileType::from_raw_mode(rustix::fs::fstat(copy).op("copy up owner")?.st_mode);
+    fn set_ownership(&self, copy: &Copy, kind: FileType, stat: &Stat) -> Result<()> {
+        let stored = match copy {
+            Copy::Open(_) => FileType::RegularFile,
+            Copy::Handle(handle) => {
+                let stored = rustix::fs::fstat(handle).op("copy up owner")?;
+                FileType::from_raw_mode(stored.st_mode)
+            }
+        };
+        let copy = copy.as_fd();
         let told = OverrideStat {
             uid: stat.st_uid,
             gid: stat.st_gid,
@@ -201,12 +209,44 @@ impl View {
 
     /// Notes the inode number under which the object has been seen, for the next mount. Symbolic links and special files
     /// cannot carry it in the `user.` family: they keep their number only during this mount.
-    pub(crate) fn mark_origin(&self, object: BorrowedFd<'_>, ino: u64) {
+    fn mark_origin(&self, copy: &Copy, ino: u64) {
         let name = self.space.os_name(Mark::Ino);
         let digits = ino.to_string();
-        let set = xattr::set(object, name, digits.as_bytes(), XattrFlags::empty());
+        let set = copy.set_xattr(name, digits.as_bytes());
         if let Err(errno) = set {
             log::debug!("inode number {ino} not recorded: {errno}");
+        }
+    }
+}
+
+/// A copy that is being built.
+enum Copy {
+    /// A regular file.
+    Open(OwnedFd),
+    Handle(OwnedFd),
+}
+
+impl AsFd for Copy {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Open(fd) | Self::Handle(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl Copy {
+    fn set_mode(&self, mode: u32) -> std::result::Result<(), Errno> {
+        match self {
+            Self::Open(file) => object::set_mode_open(file.as_fd(), mode),
+            Self::Handle(handle) => object::set_mode(handle.as_fd(), mode),
+        }
+    }
+
+    fn set_xattr(&self, name: &OsStr, value: &[u8]) -> std::result::Result<(), Errno> {
+        let flags = XattrFlags::empty();
+        match self {
+            Self::Open(file) => xattr::set_open(file.as_fd(), name, value, flags),
+            Self::Handle(handle) => xattr::set(handle.as_fd(), name, value, flags),
         }
     }
 }
@@ -221,9 +261,9 @@ fn create_private(dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<Owne
 /// Copies one attribute. What the upper's file system or our privileges cannot hold is left out only where nothing else
 /// depends on it: labels are the security module's own affair, and `trusted.` attributes cannot be seen by anybody in a
 /// place where they cannot be set.
-fn copy_xattr(copy: BorrowedFd<'_>, name: &OsStr, value: &[u8]) -> Result<()> {
+fn copy_xattr(copy: &Copy, name: &OsStr, value: &[u8]) -> Result<()> {
     let bytes = name.as_encoded_bytes();
-    let set = xattr::set(copy, name, value, XattrFlags::empty());
+    let set = copy.set_xattr(name, value);
     match set {
         Err(Errno::PERM | Errno::OPNOTSUPP)
             if bytes.starts_with(b"trusted.")

@@ -114,7 +114,7 @@ impl View {
         }
         let times = KeptTimes::of(parent.as_fd())?;
         if metacopy {
-            self.mark_impure(parent.as_fd())?;
+            self.mark_impure(&link.parent, parent.as_fd())?;
         }
         rustix::fs::linkat(work.fd(), &temp.name, &parent, &link.name, AtFlags::empty())
             .op("copy up hard link")?;

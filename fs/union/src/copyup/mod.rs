@@ -139,7 +139,7 @@ impl View {
         }
         let times = KeptTimes::of(parent.as_fd())?;
         if node.is_dir() || copy.metacopy {
-            self.mark_impure(parent.as_fd())?;
+            self.mark_impure(&link.parent, parent.as_fd())?;
         }
         self.table.add_upper(node, copy.dev, copy.ino, true);
         let flags = RenameFlags::NOREPLACE;
@@ -158,9 +158,14 @@ impl View {
     /// Marks an upper directory that is about to hold something with a lower part (a merged directory, or attributes
     /// without data), as the kernel does: only in such directories does its overlayfs give that the same number in a
     /// listing as in stat. We need no such mark ourselves.
-    pub(crate) fn mark_impure(&self, dir: BorrowedFd<'_>) -> Result<()> {
+    pub(crate) fn mark_impure(&self, dir: &NodeRef, upper: BorrowedFd<'_>) -> Result<()> {
+        if dir.is_impure() {
+            return Ok(());
+        }
         let name = self.space.os_name(mille_layer::Mark::Impure);
-        xattr::set(dir, name, b"y", XattrFlags::empty()).op("copy up")
+        xattr::set(upper, name, b"y", XattrFlags::empty()).op("copy up")?;
+        dir.note_impure();
+        Ok(())
     }
 
     /// Copies up an object that has lost its names, for those who hold it open.

@@ -12,6 +12,8 @@ use rustix::io::Errno as Os;
 use super::convert;
 use super::faces::{Backing, Face, Files, Way};
 use super::server::{GENERATION, Server};
+use crate::attr::Attr;
+use crate::create::Made;
 use crate::error::{Context, Error, Result};
 use crate::getattr::Handle;
 use crate::node::{NodeId, NodeRef};
@@ -273,6 +275,14 @@ impl Server {
     /// Registers the file of a CREATE: not the descriptor it was made with, which would count as open for writing, and
     /// its attributes as uncertain, as long as the registration is kept.
     fn register_created(&self, file: &Created, reply: &ReplyCreate) -> Option<Backing> {
+        if let Created::New(Made {
+            fd,
+            is_handle: true,
+            ..
+        }) = file
+        {
+            return self.register(fd.as_fd(), true, reply);
+        }
         match open::reopen(file.handle(), OFlags::PATH) {
             Ok(handle) => self.register(handle.as_fd(), true, reply),
             Err(errno) => {
@@ -287,8 +297,8 @@ impl Server {
         let id = node.id();
         let attr = match &file {
             // Nobody else knows it yet, and it has no name that anything else could have taken.
-            Created::New(file) if self.view.ownership == Ownership::Real => {
-                self.view.attr_through(node, file.as_fd())
+            Created::New(made) if self.view.ownership == Ownership::Real => {
+                Ok(Attr::from_stat(&made.stat, node.ino))
             }
             _ => self.view.attr(node),
         };
@@ -330,7 +340,7 @@ impl Server {
                 face.way = Way::Cached;
                 match file {
                     // Writing comes next, and the mode of a new file need not allow us to open it again.
-                    Created::New(file) => face.files.write = Some(Arc::new(file)),
+                    Created::New(made) => face.files.write = writable(made),
                     Created::Found(_) if self.ordinary => {
                         if let Err(error) = self.open_in(&mut face, node, is_writing(flags)) {
                             log::debug!("create: {error}");
@@ -444,8 +454,8 @@ impl Server {
 
 /// The file that CREATE answers with.
 pub(crate) enum Created {
-    /// Made just now, open for reading and writing.
-    New(OwnedFd),
+    /// Made just now.
+    New(Made),
     /// Somebody else's; a handle of it.
     Found(Handle),
 }
@@ -453,10 +463,20 @@ pub(crate) enum Created {
 impl Created {
     fn handle(&self) -> BorrowedFd<'_> {
         match self {
-            Self::New(file) => file.as_fd(),
+            Self::New(made) => made.fd.as_fd(),
             Self::Found(handle) => handle.as_fd(),
         }
     }
+}
+
+/// The descriptor through which a new file is written.
+fn writable(made: Made) -> Option<Arc<OwnedFd>> {
+    if !made.is_handle {
+        return Some(Arc::new(made.fd));
+    }
+    // The kernel would not have it to itself after all.
+    let opened = open::reopen(made.fd.as_fd(), OFlags::RDWR);
+    opened.map(Arc::new).ok()
 }
 
 fn cached_flags(keep: bool) -> FopenFlags {

@@ -9,7 +9,7 @@ use rustix::io::Errno as Os;
 
 use super::files::{Caller, Created};
 use super::server::Server;
-use crate::create::Make;
+use crate::create::{Make, Opening};
 use crate::error::{Error, Result};
 use crate::node::{NodeId, NodeRef};
 
@@ -45,11 +45,19 @@ impl Server {
         let caller = Caller::from(request);
         let made = self.node(parent).and_then(|parent| {
             let owner = self.owner(request);
-            match self.view.create(&parent, name, mode, umask, owner) {
+            // Who writes past us needs no descriptor of ours.
+            let opening = match self.passthrough() {
+                true => Opening::Handle,
+                false => Opening::ReadWrite,
+            };
+            let made = self
+                .view
+                .create(&parent, name, (mode, umask), owner, opening);
+            match made {
                 Err(error) if error.is(Os::EXIST) && flags & libc::O_EXCL == 0 => {
                     self.open_instead(&parent, name, caller, flags)
                 }
-                made => made.map(|(node, file)| (node, Created::New(file))),
+                made => made.map(|made| (made.node.clone(), Created::New(made))),
             }
         });
         match made {

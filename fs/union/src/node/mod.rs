@@ -48,7 +48,7 @@ pub struct Node {
     pub(crate) kind: FileType,
     /// It entered the upper since it was last flushed.
     pub(crate) unsynced: AtomicBool,
-    /// [`FROM_LOWER`] and [`COPYING`]: one byte more would be eight.
+    /// [`FROM_LOWER`] and those that follow it: one byte more would be eight.
     flags: AtomicU8,
 }
 
@@ -58,8 +58,17 @@ const FROM_LOWER: u8 = 1;
 /// Somebody copies it up.
 const COPYING: u8 = 2;
 
+/// The attribute that is asked for over and over has been found to be absent: see [`Node::often_asked`].
+const LACKS: u8 = 4;
+
+/// It has been set since the node was made, so what was found is not believed: a finding may be older and come later.
+const MAY_HAVE: u8 = 8;
+
 /// The memory of a mount is mostly this, once for every file that the kernel has heard of.
 const _: () = assert!(size_of::<Node>() <= 104);
+
+/// A directory whose upper part has been marked as one that holds something with a lower part.
+const IMPURE: u8 = 16;
 
 impl Node {
     /// The node's inode number, constant for the life of the view.
@@ -147,6 +156,41 @@ impl Node {
             self.flags.fetch_and(!COPYING, Ordering::AcqRel)
         };
         before & COPYING != 0
+    }
+
+    /// The extended attribute that is asked for at nearly every request: a file's capability, before it is written or
+    /// executed, and a directory's default ACL, before something is made in it.
+    pub(crate) fn often_asked(&self) -> &'static str {
+        if self.is_dir() {
+            "system.posix_acl_default"
+        } else {
+            "security.capability"
+        }
+    }
+
+    /// True if that attribute is known to be absent.
+    pub(crate) fn lacks_often_asked(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & (LACKS | MAY_HAVE) == LACKS
+    }
+
+    /// It is absent.
+    pub(crate) fn note_lack(&self) {
+        self.flags.fetch_or(LACKS, Ordering::AcqRel);
+    }
+
+    /// It is about to be set.
+    pub(crate) fn doubt_lack(&self) {
+        self.flags.fetch_or(MAY_HAVE, Ordering::AcqRel);
+    }
+
+    /// True if the directory's upper part carries the mark "impure".
+    pub(crate) fn is_impure(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & IMPURE != 0
+    }
+
+    /// It carries it now, and keeps it.
+    pub(crate) fn note_impure(&self) {
+        self.flags.fetch_or(IMPURE, Ordering::AcqRel);
     }
 
     fn is_from_lower(&self) -> bool {

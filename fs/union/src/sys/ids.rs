@@ -5,6 +5,7 @@
 //! judged whether the creator may do this.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::io::Errno;
@@ -41,13 +42,21 @@ pub(crate) fn as_owner<T>(
     make: impl FnOnce() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
     take_private_umask()?;
-    let own_uid = rustix::process::geteuid().as_raw();
-    let own_gid = rustix::process::getegid().as_raw();
-    if owner.uid == own_uid && owner.gid == own_gid {
+    let own = own();
+    if owner == own {
         return make();
     }
-    let _restore = Borrowed::take(owner, Uid::from_raw(own_uid), Gid::from_raw(own_gid))?;
+    let _restore = Borrowed::take(owner, Uid::from_raw(own.uid), Gid::from_raw(own.gid))?;
     make()
+}
+
+/// The process's own ids, which it keeps once it makes objects.
+fn own() -> Owner {
+    static OWN: OnceLock<Owner> = OnceLock::new();
+    *OWN.get_or_init(|| Owner {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    })
 }
 
 fn take_private_umask() -> Result<(), Errno> {

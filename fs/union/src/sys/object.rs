@@ -1,4 +1,4 @@
-//! Changing objects known by a handle.
+//! Changing objects known by a handle: by calls that take one, or where the kernel is too old for them through /proc.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -17,6 +17,11 @@ pub(crate) fn set_mode(object: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
             AtFlags::empty(),
         )
     })
+}
+
+/// As [`set_mode`], of an open file.
+pub(crate) fn set_mode_open(file: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+    rustix::fs::fchmod(file, Mode::from_raw_mode(mode & 0o7777))
 }
 
 /// chown(2), also of symbolic links; clears set-id bits and file capabilities of files, as that does.
@@ -38,6 +43,11 @@ pub(crate) fn truncate(object: BorrowedFd<'_>, size: i64) -> Result<(), Errno> {
 
 /// utimensat(2), also of symbolic links.
 pub(crate) fn set_times(object: BorrowedFd<'_>, times: &Timestamps) -> Result<(), Errno> {
+    match rustix::fs::utimensat(object, c"", times, AtFlags::EMPTY_PATH) {
+        // Before Linux 5.8.
+        Err(Errno::INVAL) => {}
+        other => return other,
+    }
     // A handle of a link names the link: following the magic link ends there.
     with_proc_path(object, |path| {
         rustix::fs::utimensat(CWD, path, times, AtFlags::empty())

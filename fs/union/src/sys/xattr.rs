@@ -95,6 +95,16 @@ pub(crate) fn set(
     with_proc_path(fd, |path| rustix::fs::setxattr(path, name, value, flags))
 }
 
+/// As [`set`], of an open file.
+pub(crate) fn set_open(
+    file: BorrowedFd<'_>,
+    name: &OsStr,
+    value: &[u8],
+    flags: XattrFlags,
+) -> Result<(), Errno> {
+    rustix::fs::fsetxattr(file, name, value, flags)
+}
+
 /// Removes one attribute.
 pub(crate) fn remove(fd: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     with_proc_path(fd, |path| rustix::fs::removexattr(path, name))
