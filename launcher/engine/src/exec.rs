@@ -182,10 +182,11 @@ fn start(
     spec.cgroup = Groups::of_command(container, init);
     let (stdio, ours) = pipes(options, io).map_err(Error::system("make pipes"))?;
     let entrance = process::entrance(init);
+    let subject = Subject::from(container);
+    // As docker: also of one that cannot be executed, which then has no end.
+    let events = ExecEvents::begin(&engine.layout, subject, &options.command)?;
     let child = mille_sandbox::exec(Pid::from_raw(entrance.pid), &spec, stdio)
         .map_err(|error| refused(&error, &container.id, &entered.first))?;
-    let subject = Subject::from(container);
-    let events = ExecEvents::begin(&engine.layout, subject, &options.command)?;
     // It runs already: an unwritable record is no reason to leave it alone.
     let paths = engine.layout.container(&container.id);
     let record = Running::note(&paths, events.id(), child.pid().as_raw());

@@ -16,7 +16,7 @@ pub(crate) struct ExecEvents {
 }
 
 impl ExecEvents {
-    /// Notes that it was made and started; docker has its words in the action.
+    /// Notes that it is made and started; docker has its words in the action.
     ///
     /// # Errors
     /// No random numbers.

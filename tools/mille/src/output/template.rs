@@ -14,6 +14,7 @@ use gotmpl::{MissingKey, Template, TemplateError};
 use self::functions::{OURS, docker_functions, first, with_show};
 use self::syntax::{first_read, reads_whole, rewrite_list, unknown_function};
 pub(crate) use self::values::Data;
+use self::values::TEXTS;
 
 /// What is said of a field that is not there.
 #[derive(Debug, Clone, Copy)]
@@ -91,10 +92,30 @@ impl Format {
 
     /// Fills in the template; errors are Go's texts.
     pub(crate) fn render(&self, data: &Data) -> Result<String, String> {
-        self.run(
-            docker_functions(Template::new(self.name), &data.known, self.missing.nil()),
-            data,
-        )
+        let run = |missing: Missing| {
+            let template = docker_functions(Template::new(self.name), &data.known, missing.nil());
+            self.run(template, data, missing)
+        };
+        let shown = match (run(self.missing), self.missing) {
+            // A map of texts lacks a key in Go's types as well: nothing, and no mistake.
+            (Err(TemplateError::MissingKey { key }), Missing::Key) if self.reads_text(&key) => {
+                run(Missing::NoValue)
+            }
+            (shown, _) => shown,
+        };
+        shown.map_err(|error| self.explain(error))
+    }
+
+    /// Whether a key is read of what is a map of texts in docker's Go types: `.Config.Labels.key`.
+    fn reads_text(&self, key: &str) -> bool {
+        let mut reads = self
+            .trees
+            .iter()
+            .filter_map(|(_, tree)| first_read(tree, key));
+        reads.any(|(_, expression)| {
+            let mut parts = expression.rsplit('.');
+            parts.next() == Some(key) && parts.next().is_some_and(|map| TEXTS.contains(&map))
+        })
     }
 
     /// Fills in the names of columns: functions leave them as they are.
@@ -103,11 +124,18 @@ impl Format {
         for name in OURS {
             template = template.func(name, |args| Ok(first(args).clone()));
         }
-        self.run(with_show(template, &data.known, self.missing.nil()), data)
+        let template = with_show(template, &data.known, self.missing.nil());
+        let shown = self.run(template, data, self.missing);
+        shown.map_err(|error| self.explain(error))
     }
 
-    fn run(&self, template: Template, data: &Data) -> Result<String, String> {
-        let missing = match self.missing {
+    fn run(
+        &self,
+        template: Template,
+        data: &Data,
+        missing: Missing,
+    ) -> Result<String, TemplateError> {
+        let missing = match missing {
             Missing::NoValue => MissingKey::Invalid,
             Missing::Key | Missing::Field(_) => MissingKey::Error,
         };
@@ -115,9 +143,7 @@ impl Format {
         for (name, tree) in &self.trees {
             template = template.add_parse_tree(name, tree.clone());
         }
-        template
-            .execute_template_to_string(MAIN, &data.value)
-            .map_err(|error| self.explain(error))
+        template.execute_template_to_string(MAIN, &data.value)
     }
 
     /// Go's text for an error of execution; where it happened is found again by the field's name.

@@ -51,6 +51,10 @@ fn templates_are_dockers() {
             "[A=1 B=two words] map[lab:<val> nolab:] [/w/w:/host:ro]",
         ),
         (
+            "{{.Config.Labels.lab}}|{{.Config.Labels.none}}",
+            "<val>|<no value>",
+        ),
+        (
             "{{.Config.Volumes}} {{.Mounts}} {{.HostConfig.LogConfig}}",
             "map[/anon:{}] [{bind  /w/w}] {json-file map[max-size:1m]}",
         ),

@@ -23,6 +23,16 @@ const MAPS: &[&str] = &[
     "Tmpfs",
     "Volumes",
 ];
+/// Those of them whose values are texts: a key that is not there is nothing, and no mistake.
+pub(super) const TEXTS: &[&str] = &[
+    "Annotations",
+    "DriverOpts",
+    "Labels",
+    "Options",
+    "StorageOpt",
+    "Sysctls",
+    "Tmpfs",
+];
 /// Keys whose absent value is nil, not an empty list.
 const POINTERS: &[&str] = &[
     "Health",
