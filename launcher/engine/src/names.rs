@@ -1,7 +1,8 @@
 //! Names of containers: their grammar, who has which, and names drawn for those who gave none.
 //!
 //! A name is claimed by making a symbolic link `container-names/NAME -> ID`: link creation is atomic, so no lock is
-//! taken. A link whose container is gone (its command was killed half-way) is stale; only clearing such a link takes
+//! taken. The id is written in 43 letters instead of 64 digits: a link of less than 60 bytes is kept in its inode, and takes
+//! no block of the disk. (Stores of before have digits, which are understood.) A link whose container is gone (its command was killed half-way) is stale; only clearing such a link takes
 //! the directory's lock.
 
 use std::fs;
@@ -87,10 +88,10 @@ fn random_name(bytes: [u8; 5]) -> String {
 /// Returns the owner when the name is taken.
 fn try_claim(layout: &Layout, name: &str, id: &ContainerId) -> Result<Option<String>> {
     let link = path(layout, name);
-    match symlink(id.as_str(), &link) {
+    match symlink(shortened(id), &link) {
         Ok(()) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::read_link(&link) {
-            Ok(owner) => Ok(Some(owner.to_string_lossy().into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match read_owner(&link) {
+            Ok(owner) => Ok(Some(owner)),
             // Freed between the two calls: the caller looks again under the lock.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(String::new())),
             Err(error) => Err(Error::io("read link", &link)(error)),
@@ -116,8 +117,7 @@ fn reclaim_stale(layout: &Layout, name: &str, id: &ContainerId, owner: String) -
     };
     // Only under the lock may a link be taken away, and it must still be the stale one.
     let link = path(layout, name);
-    if let Ok(current) = fs::read_link(&link) {
-        let current = current.to_string_lossy().into_owned();
+    if let Ok(current) = read_owner(&link) {
         if is_owner(layout, name, &current)? {
             return in_use(current);
         }
@@ -151,8 +151,8 @@ pub(crate) fn lookup(layout: &Layout, name: &str) -> Result<Option<ContainerId>>
         return Ok(None);
     }
     let link = path(layout, name);
-    match fs::read_link(&link) {
-        Ok(owner) => Ok(ContainerId::parse(&owner.to_string_lossy())),
+    match read_owner(&link) {
+        Ok(owner) => Ok(ContainerId::parse(&owner)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read link", &link)(error)),
     }
@@ -161,11 +161,9 @@ pub(crate) fn lookup(layout: &Layout, name: &str) -> Result<Option<ContainerId>>
 /// Gives a name back, if it still belongs to `id`.
 pub(crate) fn release(layout: &Layout, name: &str, id: &ContainerId) -> Result<()> {
     let link = path(layout, name);
-    match fs::read_link(&link) {
-        Ok(owner) if owner == Path::new(id.as_str()) => {
-            crate::files::tolerate_missing(fs::remove_file(&link))
-                .map_err(Error::io("remove", &link))
-        }
+    match read_owner(&link) {
+        Ok(owner) if owner == id.as_str() => crate::files::tolerate_missing(fs::remove_file(&link))
+            .map_err(Error::io("remove", &link)),
         _ => Ok(()),
     }
 }
@@ -189,10 +187,10 @@ pub(crate) fn prune(layout: &Layout) -> Result<()> {
     };
     for entry in fs::read_dir(&directory).map_err(Error::io("read", &directory))? {
         let path = entry.map_err(Error::io("read", &directory))?.path();
-        let (Ok(owner), Some(name)) = (fs::read_link(&path), path.file_name()) else {
+        let (Ok(owner), Some(name)) = (read_owner(&path), path.file_name()) else {
             continue;
         };
-        if !is_owner(layout, &name.to_string_lossy(), &owner.to_string_lossy())? {
+        if !is_owner(layout, &name.to_string_lossy(), &owner)? {
             crate::files::tolerate_missing(fs::remove_file(&path))
                 .map_err(Error::io("remove stale name", &path))?;
         }
@@ -202,6 +200,46 @@ pub(crate) fn prune(layout: &Layout) -> Result<()> {
 
 fn path(layout: &Layout, name: &str) -> PathBuf {
     layout.names().join(name)
+}
+
+/// Six bits each.
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// An id as links have it: two letters for three digits, one for the last.
+fn shortened(id: &ContainerId) -> String {
+    let mut text = String::new();
+    let letter = |bits: u32| LETTERS.get(bits as usize % LETTERS.len()).copied();
+    for digits in id.as_str().as_bytes().chunks(3) {
+        let digit = |all: u32, digit: &u8| all * 16 + char::from(*digit).to_digit(16).unwrap_or(0);
+        let value = digits.iter().fold(0, digit);
+        let high = (digits.len() > 1).then_some(value / 64);
+        text.extend(
+            high.into_iter()
+                .chain([value])
+                .filter_map(letter)
+                .map(char::from),
+        );
+    }
+    text
+}
+
+/// The digits of what [`shortened`] wrote; `None` for anything else.
+fn lengthened(text: &str) -> Option<ContainerId> {
+    let value = |letter: &u8| LETTERS.iter().position(|known| known == letter);
+    let mut digits = String::new();
+    for letters in text.as_bytes().chunks(2) {
+        digits += &match letters {
+            [high, low] => format!("{:03x}", value(high)? * 64 + value(low)?),
+            _ => format!("{:x}", value(letters.first()?)?),
+        };
+    }
+    ContainerId::parse(&digits)
+}
+
+/// The id a link points at, in digits; whatever else it points at, as it stands there.
+fn read_owner(link: &Path) -> io::Result<String> {
+    let text = fs::read_link(link)?.to_string_lossy().into_owned();
+    Ok(lengthened(&text).map_or(text, String::from))
 }
 
 #[cfg(test)]
@@ -223,6 +261,45 @@ mod tests {
             ("..", None),
         ] {
             assert_eq!(check(typed).ok(), want, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_short_enough_for_an_inode_and_whole() {
+        for _ in 0..200 {
+            let id = ContainerId::random().unwrap();
+            let text = shortened(&id);
+            assert_eq!(text.len(), 43);
+            assert_eq!(lengthened(&text), Some(id));
+        }
+        let digits = "0".repeat(64);
+        for other in [
+            "",
+            "A",
+            &digits,
+            &"A".repeat(42),
+            &"_".repeat(43),
+            &"!".repeat(43),
+        ] {
+            assert_eq!(lengthened(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn links_of_before_are_understood() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout {
+            root: directory.path().to_path_buf(),
+            run: directory.path().join("run"),
+        };
+        fs::create_dir(layout.names()).unwrap();
+        let id = ContainerId::random().unwrap();
+        symlink(id.as_str(), path(&layout, "old")).unwrap();
+        claim(&layout, "new", &id).unwrap();
+        for name in ["old", "new"] {
+            assert_eq!(lookup(&layout, name).unwrap(), Some(id.clone()), "{name}");
+            release(&layout, name, &id).unwrap();
+            assert_eq!(lookup(&layout, name).unwrap(), None, "{name}");
         }
     }
 
