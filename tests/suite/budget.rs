@@ -1,10 +1,10 @@
-//! How many requests a rootless mount costs its user, told by the program itself. What every single operation may cost is
-//! in the union's own tests.
+//! How many requests a rootless mount costs its user, told by the program itself, and what a start of a container does.
+//! What every single operation may cost is in the union's own tests.
 
 use std::path::Path;
 
-use mille_tests::program::{self, built};
-use mille_tests::{Who, leftovers, tree};
+use mille_tests::program::{self, built, require};
+use mille_tests::{Store, Who, leftovers, tree};
 
 /// Single system calls, each done once before it is counted, and again if somebody else's use of the machine made the
 /// kernel forget meanwhile. `say` makes the server report.
@@ -78,4 +78,38 @@ fn user_fuse_budget_of_a_rootless_mount() {
     let seen = program::run(command, b"").ok();
     assert_eq!(seen, "stat 0\nmissing 0\nwalk 0\nread 1\nwrite 1");
     assert_eq!(leftovers::below(directory.path()), Vec::<String>::new());
+}
+
+/// The calls of one start that make something, in their order.
+fn calls_of_a_start(store: &Store) -> Vec<String> {
+    store
+        .script(
+            "strace -f -qq -o calls -e trace=execve,clone,mount,mknodat $mille run --rm bb true",
+        )
+        .ok();
+    let calls = std::fs::read_to_string(store.file("calls")).unwrap();
+    calls.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn root_fuse_budget_of_a_start() {
+    require("strace", "strace");
+    let store = Store::with_busybox(Who::Root);
+    let made_on_disk = |calls: &[String]| calls.iter().any(|call| call.contains("\"#whiteout\""));
+    assert!(made_on_disk(&calls_of_a_start(&store)));
+    let calls = calls_of_a_start(&store);
+    // The disk has been tried out by the first.
+    assert!(!made_on_disk(&calls), "{calls:#?}");
+    // The program, once more from a sealed place, and the command.
+    let executed = calls.iter().filter(|call| call.contains(" execve("));
+    assert_eq!(executed.count(), 3, "{calls:#?}");
+    // The container's processes are on their way before its root is mounted.
+    let mounted = calls
+        .iter()
+        .position(|call| call.contains("\"fuse.mille\""));
+    let before = &calls[..mounted.unwrap()];
+    let process = |call: &String| call.split_whitespace().next().map(str::to_owned);
+    let monitor = process(&calls[before.len()]);
+    let forks = |call: &&String| process(call) == monitor && call.contains(" clone(");
+    assert!(before.iter().any(|call| forks(&call)), "{calls:#?}");
 }

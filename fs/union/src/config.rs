@@ -92,6 +92,9 @@ pub struct Upper {
     pub access: Access,
     /// AUFS/OCI `.wh.` files may occur in it and are whiteouts: another program wrote it before.
     pub aufs: bool,
+    /// Its file system is known to hold all that an upper needs (devices, attributes, exchanges), so it is not tried out once
+    /// more.
+    pub fit: bool,
 }
 
 /// How an upper is used.

@@ -474,7 +474,7 @@ fn open_upper(
                     log::debug!("upper layer without a private mount: {errno}");
                 }
             }
-            Some(Work::open(&place, &work, space, features)?)
+            Some(Work::open(&place, &work, space, features, upper.fit)?)
         }
     };
     let layer = UpperLayer {

@@ -55,12 +55,13 @@ pub(crate) struct Work {
 
 impl Work {
     /// Takes the locks, removes what a killed predecessor left (except its intents), and makes sure that the file system
-    /// can hold an upper.
+    /// can hold an upper, unless that is known ([`crate::Upper::fit`]).
     pub(crate) fn open(
         upper: &Place,
         work: &Place,
         space: MarkSpace,
         features: Features,
+        fit: bool,
     ) -> Result<Self> {
         let locks = [lock(upper, &upper.path)?, lock(work, &upper.path)?];
         if upper.stat.st_dev != work.stat.st_dev {
@@ -95,7 +96,9 @@ impl Work {
             whiteout: Mutex::new(false),
             locks,
         };
-        this.probe(upper, space)?;
+        if !fit {
+            this.probe(upper, space)?;
+        }
         if features.volatile {
             this.mark_volatile().on("mark volatile", &work.path)?;
         }

@@ -176,6 +176,7 @@ fn furnish(
     let writable = Writable {
         upper,
         work: staged.work(),
+        fit: false,
     };
     workdir::ensure(
         &engine.stack(&container)?,

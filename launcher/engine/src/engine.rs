@@ -618,6 +618,7 @@ impl Engine {
         Writable {
             upper: paths.upper(),
             work: paths.work(),
+            fit: false,
         }
     }
 

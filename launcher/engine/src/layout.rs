@@ -52,6 +52,11 @@ impl Layout {
         self.run.join("seccomp")
     }
 
+    /// Says that uppers on a file system hold what they have to.
+    pub(crate) fn fit_mark(&self, device: u64) -> PathBuf {
+        self.run.join(format!("fit-{device:x}"))
+    }
+
     /// One file per mount of people's own.
     pub(crate) fn served(&self) -> PathBuf {
         self.run.join("mounts")

@@ -29,6 +29,8 @@ pub(crate) struct Stack {
 pub(crate) struct Writable {
     pub(crate) upper: PathBuf,
     pub(crate) work: PathBuf,
+    /// The file system below them has been tried out (see [`Upper::fit`]).
+    pub(crate) fit: bool,
 }
 
 /// What mille's own containers use: directories are renamed and attributes changed without copying.
@@ -75,6 +77,7 @@ impl Stack {
             work: writable.work.clone(),
             access,
             aufs: false,
+            fit: writable.fit,
         };
         self.view(Some(upper))
     }

@@ -1,6 +1,7 @@
 //! Processes as their launcher holds them.
 
 use crate::message::{Channel, Message};
+use crate::spawn::{Heard, clone_root, until_ready};
 use crate::{Failure, SpawnError, Verb, Warning, sys};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -8,6 +9,69 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, WaitOptions};
 use std::io;
+use std::path::Path;
+
+/// Processes on their way, which wait for the container's root. Dropped they are killed and reaped.
+#[derive(Debug)]
+pub struct Begun {
+    verb: Verb,
+    /// Of the channel and the guard; taken when they are handed on.
+    parts: Option<(Channel, i32)>,
+}
+
+impl Begun {
+    pub(crate) fn new(verb: Verb, channel: Channel, helper: i32) -> Self {
+        Self {
+            verb,
+            parts: Some((channel, helper)),
+        }
+    }
+
+    /// Gives the container the root that is mounted at `path` by now, and waits until all is set up.
+    ///
+    /// # Errors
+    /// Any step may fail; nothing is left behind then.
+    pub fn with_root(self, path: &Path) -> Result<Prepared, SpawnError> {
+        let tree = clone_root(path)?;
+        self.with_tree(tree)
+    }
+
+    pub(crate) fn with_tree(self, tree: OwnedFd) -> Result<Prepared, SpawnError> {
+        if let Some((channel, _)) = &self.parts {
+            match channel.send(&Message::Root, Some(tree.as_fd())) {
+                // They have ended meanwhile, and have said why.
+                Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+                Err(errno) => {
+                    let failure = Failure::system("hand the root over", None, errno);
+                    return Err(SpawnError::new(self.verb, failure));
+                }
+            }
+        }
+        // It must not keep the mount busy when the container has ended.
+        drop(tree);
+        self.until_ready()
+    }
+
+    pub(crate) fn until_ready(mut self) -> Result<Prepared, SpawnError> {
+        match self.parts.take() {
+            Some((channel, helper)) => until_ready(self.verb, channel, helper),
+            None => Err(SpawnError::new(self.verb, Failure::Vanished)),
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let Some((channel, helper)) = self.parts.take() else {
+            return;
+        };
+        match Heard::listen_for_birth(&channel) {
+            Some((pid, pidfd)) => Child::new(pid, pidfd, helper).discard(),
+            // Without a process the guard has ended, or is about to.
+            None => reap_helper(Some(helper)),
+        }
+    }
+}
 
 /// A process that is set up and waits for the word to execute its command. Dropped without [`Prepared::start`] it is
 /// killed and reaped.
@@ -96,7 +160,7 @@ impl Launch {
 
 /// A running process: a container's first one, or one that [`exec`] made.
 ///
-/// Dropping it neither kills nor reaps.
+/// Dropping it neither kills nor reaps it.
 #[derive(Debug)]
 pub struct Child {
     pub(crate) pid: Pid,
@@ -108,6 +172,16 @@ pub struct Child {
 }
 
 impl Child {
+    pub(crate) fn new(pid: Pid, pidfd: OwnedFd, guard: i32) -> Self {
+        Self {
+            pid,
+            pidfd,
+            pty: None,
+            guard: Some(guard),
+            status: None,
+        }
+    }
+
     /// Returns the id in the caller's pid namespace.
     pub fn pid(&self) -> Pid {
         self.pid
@@ -175,9 +249,15 @@ impl Child {
                 core: ended.dumped(),
             },
         });
-        // The guard ends by itself now.
-        reap_helper(self.guard.take());
         Ok(self.status)
+    }
+
+    /// Reaps what else was made for a process that has ended, and so is ending by itself; dropping it does the same. Nobody
+    /// has to wait for that who has something else to do.
+    pub fn finish(&mut self) {
+        if self.status.is_some() {
+            reap_helper(self.guard.take());
+        }
     }
 
     /// Kills and reaps; errors mean that somebody was faster.
@@ -189,6 +269,13 @@ impl Child {
             // It had ended before the signal came: it still has to be reaped.
             drop(self.wait());
         }
+        self.finish();
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

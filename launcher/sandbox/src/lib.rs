@@ -5,7 +5,8 @@
 //!
 //! * [`Plan::new`] is pure: from a [`Spec`] and the facts of a [`host::Host`] it makes an ordered list of [`Step`]s.
 //! * [`prepare`] forks the processes, walks the steps and resolves the command; whatever is wrong is reported here, in
-//!   the words scripts know. [`Prepared::start`] lets the command run.
+//!   the words scripts know. [`Prepared::start`] lets the command run. [`begin`] is its first half, for a root that is
+//!   still being mounted.
 //! * [`exec`] runs one more command in a container that runs already.
 //! * [`outer`] brings an ordinary user's process into the user namespace in which everything else happens.
 //! * [`host`] finds out what this machine allows.
@@ -42,11 +43,11 @@ pub mod weaken;
 
 pub use account::{Account, account};
 pub use capability::{CapSet, Capability, UnknownCapability};
-pub use child::{Child, ExitStatus, Prepared};
+pub use child::{Begun, Child, ExitStatus, Prepared};
 pub use error::{Failure, Outcome, PlanError, SpawnError, Verb, Warning};
 pub use plan::{IPC_SYSCTLS, IpcFrom, Nodes, Plan, Step};
 pub use seal::run_sealed;
-pub use spawn::{exec, prepare, prepare_exec, spawn};
+pub use spawn::{begin, exec, prepare, prepare_exec, spawn};
 pub use spec::{
     BpfInstruction, CgroupPlacement, Device, DeviceKind, ExecSpec, IdMap, IdMaps, Joined, Mount,
     MountKind, MountOptions, NamespaceKind, Network, Propagation, Rlimit, SeccompProgram,

@@ -7,6 +7,7 @@
 //!      |<----- Born + pidfd ----|                          |
 //!      |                        |--- 1 byte (go-pipe) ---->|   only with an id map or control groups
 //!      |<------------------ Warning* ----------------------|
+//!      |--------------------- Root + tree --------------->|   only for a container: when its root is there
 //!      |<-------------- Terminal + master? ----------------|
 //!      |<------------------- Ready ------------------------|
 //!      |------------------- Start ------------------------>|   only when the launcher holds it
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 
-/// One message. A descriptor goes with `Born` and `Terminal`.
+/// One message. A descriptor goes with `Born`, `Root` and `Terminal`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Message {
     /// The process exists; its pidfd comes along.
@@ -35,6 +36,8 @@ pub(crate) enum Message {
         /// Its id in the launcher's pid namespace.
         pid: i32,
     },
+    /// The root is there; the tree of its mounts comes along, attached nowhere.
+    Root,
     /// Something was done in a second-best way.
     Warning(Warning),
     /// The master of its terminal comes along.

@@ -2,7 +2,8 @@
 //!
 //! The order is the security argument, so it is data that tests look at:
 //! control groups before their namespace; mounts with the old root still there (a new procfs in a user namespace is only
-//! granted where one can be seen, and sources of binds are paths of the host); masking after the user's mounts; the new
+//! granted where one can be seen, and sources of binds are paths of the host); the kernel's filesystems on a stage of ours,
+//! so that no path of the container is looked at while they are made; masking after the user's mounts; the new
 //! root last; then, with the host out of reach, the files of the container are read; the seccomp filter before
 //! capabilities go, unless `no_new_privs` lets it come last.
 
@@ -55,7 +56,13 @@ pub enum Step {
         /// What the user's bind mounts may still receive.
         propagation: Propagation,
     },
-    /// Attaches a copy of the root directory's mount over itself; paths are resolved in it from here on.
+    /// Mounts an empty memory filesystem over the root directory, in this mount namespace alone: there the filesystems of
+    /// the kernel are put together, before there is a root.
+    Stage {
+        /// Where the root will be.
+        path: PathBuf,
+    },
+    /// Waits for the root's mount and attaches it, and to it what was put together; paths are resolved in it from here on.
     Root {
         /// Where it is on the host.
         path: PathBuf,
@@ -190,6 +197,7 @@ pub(crate) struct IdMapText {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub(crate) steps: Vec<Step>,
+    rootfs: PathBuf,
     /// `CLONE_NEW*` bits for the one clone that makes the process.
     pub(crate) namespaces: u64,
     pub(crate) joined: Vec<Joined>,
@@ -211,6 +219,7 @@ impl Plan {
         process_steps(&Launch::of_spec(spec, host), &mut steps);
         Ok(Self {
             steps,
+            rootfs: spec.rootfs.clone(),
             namespaces: namespaces(spec),
             joined: spec.joined.clone(),
             id_map: spec
@@ -226,6 +235,11 @@ impl Plan {
     pub(crate) fn joins_user(&self) -> bool {
         let mut kinds = self.joined.iter().map(|joined| joined.kind);
         kinds.any(|kind| kind == NamespaceKind::User)
+    }
+
+    /// Returns where the container's root is on the host.
+    pub(crate) fn rootfs(&self) -> &Path {
+        &self.rootfs
     }
 
     /// Returns the steps in their order.
@@ -580,11 +594,19 @@ fn mount_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
         steps.push(Step::SharedSources(shared));
     }
     steps.push(Step::DetachMounts { propagation });
+    let (in_dev, elsewhere) = devices(spec);
+    let nodes = nodes(spec, host);
+    kernel_filesystems(spec, host, in_dev, steps);
     steps.push(Step::Root {
         path: spec.rootfs.clone(),
         nodev: nodev(spec),
     });
-    kernel_filesystems(spec, host, steps);
+    if !elsewhere.is_empty() {
+        steps.push(Step::Devices {
+            devices: elsewhere,
+            nodes,
+        });
+    }
     steps.extend(spec.mounts.iter().cloned().map(|mut mount| {
         mount.options.nodev |= nodev(spec);
         Step::Mount(mount)
@@ -613,23 +635,37 @@ fn mount_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
     }
 }
 
-/// /proc, /dev and /sys with everything below.
-fn kernel_filesystems(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
+/// The devices below /dev, and those elsewhere.
+fn devices(spec: &Spec) -> (Vec<Device>, Vec<Device>) {
+    let is_in_dev = |device: &Device| clean(&device.path).starts_with("dev");
+    usual_devices()
+        .chain(spec.devices.clone())
+        .partition(is_in_dev)
+}
+
+fn nodes(spec: &Spec, host: &Host) -> Nodes {
     let may_make_nodes = spec.user_namespace.is_none()
         && host.initial_user_namespace
         && host.capabilities.contains(Capability::MKNOD);
-    let nodes = match (may_make_nodes, nodev(spec)) {
+    match (may_make_nodes, nodev(spec)) {
         (true, false) => Nodes::Make,
         (true, true) => Nodes::MakeAndMount,
         (false, _) => Nodes::Bind,
-    };
+    }
+}
+
+/// /proc, /dev and /sys with everything below.
+fn kernel_filesystems(spec: &Spec, host: &Host, devices: Vec<Device>, steps: &mut Vec<Step>) {
     let readonly = !spec.privileged;
     steps.extend([
+        Step::Stage {
+            path: spec.rootfs.clone(),
+        },
         Step::Proc,
         Step::Dev { nodev: nodev(spec) },
         Step::Devices {
-            devices: usual_devices().chain(spec.devices.clone()).collect(),
-            nodes,
+            devices,
+            nodes: nodes(spec, host),
         },
         Step::DevLinks,
         Step::Pts {

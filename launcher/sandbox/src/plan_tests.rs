@@ -92,7 +92,7 @@ fn the_plain_plan() {
     let want = [
         "CgroupNamespace",
         "DetachMounts",
-        "Root",
+        "Stage",
         "Proc",
         "Dev",
         "Devices",
@@ -101,6 +101,7 @@ fn the_plain_plan() {
         "Ipc",
         "Sys",
         "Cgroups",
+        "Root",
         "ReadonlyPaths",
         "MaskedPaths",
         "Pivot",
@@ -124,8 +125,18 @@ const ORDER: &[(&str, &str, &str)] = &[
         "Cgroups",
         "the mount shows the namespace's root",
     ),
-    ("DetachMounts", "Root", "nothing may be mounted on the host"),
-    ("Root", "Proc", "targets are resolved in the root"),
+    (
+        "DetachMounts",
+        "Stage",
+        "nothing may be mounted on the host",
+    ),
+    ("Stage", "Proc", "targets are resolved in the stage"),
+    (
+        "Cgroups",
+        "Root",
+        "what is on the stage is attached to the root as a whole",
+    ),
+    ("Root", "Mount", "targets are resolved in the root"),
     ("Dev", "Devices", "nodes lie in /dev"),
     (
         "Pts",
@@ -416,6 +427,7 @@ fn exec_touches_no_mount() {
     };
     let steps = exec_steps(&spec, true).unwrap();
     let plan = Plan {
+        rootfs: PathBuf::from("/"),
         steps,
         namespaces: 0,
         joined: Vec::new(),

@@ -10,9 +10,12 @@
 //! and so can the container.) Should somebody kill launcher and guard together, the death signal is the second belt; it
 //! is tied to the *thread* that called [`prepare`], which therefore has to live as long as the container.
 //!
+//! Most of what the new process mounts does not depend on the container's root, so it does that while its launcher is
+//! still busy with the root ([`begin`]), on another processor where there is one.
+//!
 //! For one more command in a running container the same process joins the namespaces instead, clones and leaves.
 
-use crate::child::{Child, Launch, Prepared, reap_helper};
+use crate::child::{Begun, Child, Launch, Prepared, reap_helper};
 use crate::guard::{ExecJob, Job, become_helper};
 use crate::init::Start;
 use crate::message::{Channel, Message};
@@ -22,10 +25,12 @@ use crate::{ExecSpec, Failure, Plan, SpawnError, Stdio, Verb, Warning};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::Pid;
 use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
 use rustix::process::PidfdFlags;
 use rustix::thread::ThreadNameSpaceType;
+use std::path::Path;
 
 /// Makes the container's processes and namespaces, walks the plan and resolves the command, so that whatever is wrong is
 /// known before anything runs.
@@ -36,7 +41,34 @@ use rustix::thread::ThreadNameSpaceType;
 /// # Errors
 /// Any step may fail; nothing is left behind then.
 pub fn prepare(plan: &Plan, io: Stdio) -> Result<Prepared, SpawnError> {
+    create(plan, io, Start::Held)
+}
+
+/// The first half of [`prepare`]: the processes are there and set up what does not depend on the container's root, which
+/// need not be there yet. They wait for [`Begun::with_root`]. Mounts that are made from now on are not the container's.
+///
+/// # Errors
+/// The first process could not be forked.
+pub fn begin(plan: &Plan, io: Stdio) -> Result<Begun, SpawnError> {
     launch(&Job::Create(plan), io, Start::Held)
+}
+
+/// Takes hold of the root before anything is forked: one that is not there is found out at once.
+fn create(plan: &Plan, io: Stdio, start: Start) -> Result<Prepared, SpawnError> {
+    let root = clone_root(plan.rootfs())?;
+    launch(&Job::Create(plan), io, start)?.with_tree(root)
+}
+
+/// Clones the mounts of a container's root, attached nowhere.
+pub(crate) fn clone_root(path: &Path) -> Result<OwnedFd, SpawnError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(CWD, path, flags).map_err(|errno| {
+        let path = Some(path.to_owned());
+        let failure = Failure::system("clone the mount of the root", path, errno);
+        SpawnError::new(Verb::Create, failure)
+    })
 }
 
 /// [`prepare`] and [`Prepared::start`] in one, without the round trip between them.
@@ -44,7 +76,7 @@ pub fn prepare(plan: &Plan, io: Stdio) -> Result<Prepared, SpawnError> {
 /// # Errors
 /// As of both.
 pub fn spawn(plan: &Plan, io: Stdio) -> Result<Child, SpawnError> {
-    launched(launch(&Job::Create(plan), io, Start::AtOnce)?)
+    launched(create(plan, io, Start::AtOnce)?)
 }
 
 /// Enters all namespaces of a running container and sets up one more command there.
@@ -58,7 +90,7 @@ pub fn spawn(plan: &Plan, io: Stdio) -> Result<Child, SpawnError> {
 /// # Errors
 /// The container is gone, may not be entered, or a step failed.
 pub fn prepare_exec(target: Pid, spec: &ExecSpec, io: Stdio) -> Result<Prepared, SpawnError> {
-    exec_job(target, spec).and_then(|job| launch(&Job::Exec(job), io, Start::Held))
+    exec_job(target, spec).and_then(|job| launch(&Job::Exec(job), io, Start::Held)?.until_ready())
 }
 
 /// [`prepare_exec`] and [`Prepared::start`] in one, without the round trip between them.
@@ -67,7 +99,7 @@ pub fn prepare_exec(target: Pid, spec: &ExecSpec, io: Stdio) -> Result<Prepared,
 /// As of both.
 pub fn exec(target: Pid, spec: &ExecSpec, io: Stdio) -> Result<Child, SpawnError> {
     let job = exec_job(target, spec)?;
-    launched(launch(&Job::Exec(job), io, Start::AtOnce)?)
+    launched(launch(&Job::Exec(job), io, Start::AtOnce)?.until_ready()?)
 }
 
 fn launched(mut prepared: Prepared) -> Result<Child, SpawnError> {
@@ -139,7 +171,7 @@ fn complete(io: Stdio) -> Result<[OwnedFd; 3], Errno> {
     Ok([or_null(io.stdin)?, or_null(io.stdout)?, or_null(io.stderr)?])
 }
 
-fn launch(job: &Job<'_>, io: Stdio, start: Start) -> Result<Prepared, SpawnError> {
+fn launch(job: &Job<'_>, io: Stdio, start: Start) -> Result<Begun, SpawnError> {
     let failed = |operation: &str, errno| {
         SpawnError::new(job.verb(), Failure::system(operation, None, errno))
     };
@@ -165,9 +197,9 @@ fn launch(job: &Job<'_>, io: Stdio, start: Start) -> Result<Prepared, SpawnError
         Forked::Parent(pid) => pid,
         Forked::Child => sys::exit_now(1),
     };
-    let prepared = until_ready(job.verb(), ours, helper);
+    let begun = Begun::new(job.verb(), ours, helper);
     match unblocked {
-        Ok(()) => prepared,
+        Ok(()) => Ok(begun),
         Err(errno) => Err(failed(
             "restore the signal mask",
             Errno::from_raw_os_error(errno as i32),
@@ -177,7 +209,7 @@ fn launch(job: &Job<'_>, io: Stdio, start: Start) -> Result<Prepared, SpawnError
 
 /// What has been heard so far. The guard's and the new process's messages may come in any order.
 #[derive(Default)]
-struct Heard {
+pub(crate) struct Heard {
     born: Option<(Pid, OwnedFd)>,
     pty: Option<OwnedFd>,
     warnings: Vec<Warning>,
@@ -189,7 +221,22 @@ impl Heard {
     /// Listens until the process exists and has said its last word, or until nobody is left to say anything.
     fn listen(channel: &Channel) -> Self {
         let mut heard = Self::default();
-        while heard.born.is_none() || heard.last.is_none() {
+        heard.go_on(channel, |heard| {
+            heard.born.is_some() && heard.last.is_some()
+        });
+        heard
+    }
+
+    /// Listens until the process exists, or never will.
+    pub(crate) fn listen_for_birth(channel: &Channel) -> Option<(Pid, OwnedFd)> {
+        let mut heard = Self::default();
+        heard.go_on(channel, |heard| heard.born.is_some());
+        heard.born
+    }
+
+    fn go_on(&mut self, channel: &Channel, is_enough: impl Fn(&Self) -> bool) {
+        let heard = self;
+        while !is_enough(heard) {
             match channel.receive() {
                 Ok(Some((Message::Born { pid }, Some(pidfd)))) => {
                     heard.born = Some((Pid::from_raw(pid), pidfd));
@@ -198,19 +245,24 @@ impl Heard {
                 Ok(Some((Message::Terminal, pty))) => heard.pty = pty,
                 Ok(Some((Message::Ready, _))) => heard.last = Some(Ok(())),
                 Ok(Some((Message::Failed(failure), _))) => heard.last = Some(Err(failure)),
-                Ok(Some((Message::Born { .. } | Message::Start, _)) | None) => break,
+                Ok(Some((Message::Born { .. } | Message::Root | Message::Start, _)) | None) => {
+                    break;
+                }
                 Err(errno) => {
                     heard.last = Some(Err(Failure::system("receive", None, errno)));
                     break;
                 }
             }
         }
-        heard
     }
 }
 
 /// Listens to the new process until it is ready.
-fn until_ready(verb: Verb, channel: Channel, helper: i32) -> Result<Prepared, SpawnError> {
+pub(crate) fn until_ready(
+    verb: Verb,
+    channel: Channel,
+    helper: i32,
+) -> Result<Prepared, SpawnError> {
     let Heard {
         born,
         pty,
@@ -226,13 +278,8 @@ fn until_ready(verb: Verb, channel: Channel, helper: i32) -> Result<Prepared, Sp
             last.err().unwrap_or(Failure::Vanished),
         ));
     };
-    let mut child = Child {
-        pid,
-        pidfd,
-        pty,
-        guard: Some(helper),
-        status: None,
-    };
+    let mut child = Child::new(pid, pidfd, helper);
+    child.pty = pty;
     if verb == Verb::Exec {
         reap_helper(child.guard.take());
     }

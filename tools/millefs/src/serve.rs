@@ -61,6 +61,7 @@ fn config(options: Options) -> Config {
             access: Access::Exclusive,
             // fuse-overlayfs writes some into its uppers.
             aufs: true,
+            fit: false,
         }),
         _ => None,
     };

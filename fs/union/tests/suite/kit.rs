@@ -165,6 +165,7 @@ impl Stage {
             work: self.path("w"),
             access,
             aufs: self.features.reserve_wh_names,
+            fit: false,
         }
     }
 

@@ -5,9 +5,9 @@
 //! never inside the container's namespaces; its death kills the container (the sandbox asks the kernel for that).
 //!
 //! Order of a life, each step undone by those after it in reverse when one fails:
-//! lock → run directory and socket → mount of the union → sandbox prepared → state "running" → command executed →
-//! readiness reported → loop → unmount → state "exited" → (`--rm`: removal) → run directory gone → lock freed →
-//! clients told. With a restart policy that wants it: loop → unmount → state "restarting" → clients told → wait → mount
+//! lock → run directory and socket → sandbox begun → mount of the union, beside it → sandbox prepared → state "running" →
+//! command executed → readiness reported → loop → unmount → state "exited" → (`--rm`: removal) → run directory gone →
+//! lock freed → clients told. With a restart policy that wants it: loop → unmount → state "restarting" → clients told → wait → mount
 //! and so on; lock and socket are kept.
 
 mod client;

@@ -3,14 +3,15 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mille_sandbox::host::Host;
 use mille_sandbox::outer::{self, Namespaces};
-use mille_sandbox::{Plan, Prepared, Stdio};
+use mille_sandbox::{Begun, Plan, Prepared, Stdio};
 use mille_union::fuse::{MountOptions, Mounted};
 use mille_union::{Access, View};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -130,6 +131,13 @@ impl Job {
     }
 }
 
+fn start_error(error: mille_sandbox::SpawnError) -> Error {
+    Error::Start {
+        exit_code: error.exit_code(),
+        text: error.to_string(),
+    }
+}
+
 fn failed(error: &Error) -> Outcome {
     let text = error.to_string();
     Outcome::Failed {
@@ -181,24 +189,25 @@ impl Life<'_> {
         listener: UnixListener,
         attached: Option<(OwnedFd, Wanted)>,
     ) -> Result<(Hub, Mounted)> {
-        let mounted = self.mount()?;
-        hosts::write(self.paths, self.container)?;
         container_mounts::make_bind_sources(self.container)?;
+        // A predecessor that was killed may have left its mount. Nothing of it is to get into the container's namespace.
+        removal::unmount_all(&self.paths.merged())?;
         let namespaces = self.namespaces()?;
         // An undumpable process, as the run before this one left it, could not have its children's id maps written.
         if let Err(errno) = nix::sys::prctl::set_dumpable(true) {
             log::debug!("set dumpable: {errno}");
         }
         self.limit(&mut state)?;
-        let (prepared, mut streams) = self.prepare()?;
+        // The new process sets up what does not depend on the root while this one mounts that.
+        let (begun, streams) = self.begin()?;
+        let mounted = self.mount()?;
+        hosts::write(self.paths, self.container)?;
+        let (prepared, mut streams) = self.prepare(begun, streams)?;
         self.note_running(&mut state, &prepared)?;
         // From here on SIGTERM is read by the loop; before, it simply ends this process and all that is in the making.
         let caught = Caught::new(&[Signal::SIGTERM]).map_err(Error::system("catch signals"))?;
         let prober = Prober::new(self.layout, self.container, prepared.pid())?;
-        let child = prepared.start().map_err(|error| Error::Start {
-            exit_code: error.exit_code(),
-            text: error.to_string(),
-        })?;
+        let child = prepared.start().map_err(start_error)?;
         // Nobody may look into this process from now on: it holds every descriptor of the container's layers. Not
         // before, since an undumpable process could not have its children's id maps written.
         if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
@@ -235,20 +244,31 @@ impl Life<'_> {
     }
 
     fn mount(&self) -> Result<Mounted> {
+        let fit = self.fit_mark()?;
         let writable = Writable {
             upper: self.paths.upper(),
             work: self.paths.work(),
+            fit: fit.exists(),
         };
         let view: Arc<View> = self.stack.open(&writable, Access::Exclusive)?;
+        if !writable.fit {
+            files::write(&fit, b"", 0o600)?;
+        }
         let merged = self.paths.merged();
-        // A predecessor that was killed may have left its mount.
-        removal::unmount_all(&merged)?;
         let options = MountOptions {
             fsname: "mille".to_owned(),
             subtype: crate::mounts::SUBTYPE.to_owned(),
             ..MountOptions::default()
         };
         mille_union::fuse::mount(view, &merged, &options).map_err(fuse_device::explain)
+    }
+
+    /// Exists once an upper on the same file system has been found to hold everything since the machine was started: that
+    /// is a dozen changes on the disk, which the next container is spared.
+    fn fit_mark(&self) -> Result<PathBuf> {
+        let upper = self.paths.upper();
+        let meta = fs::metadata(&upper).map_err(Error::io("stat", &upper))?;
+        Ok(self.layout.fit_mark(meta.dev()))
     }
 
     /// Keeps the way in for exec and others: nobody can open /proc/PID/ns of an undumpable process.
@@ -259,17 +279,21 @@ impl Life<'_> {
         Ok(Some(outer::namespaces()?))
     }
 
-    fn prepare(&self) -> Result<(Prepared, Streams)> {
-        let start_error = |error: mille_sandbox::SpawnError| Error::Start {
-            exit_code: error.exit_code(),
-            text: error.to_string(),
-        };
+    /// Has the container's processes made.
+    fn begin(&self) -> Result<(Begun, Streams)> {
         let mut spec = launch::spec(self.layout, self.container, self.nested)?;
         spec.cgroup = self.groups.placement();
         let host = Host::probe().map_err(Error::system("examine this machine"))?;
         let plan = Plan::new(&spec, &host).map_err(|error| Error::Invalid(error.to_string()))?;
         let (stdio, streams) = self.pipes().map_err(Error::system("make pipes"))?;
-        let mut prepared = mille_sandbox::prepare(&plan, stdio).map_err(start_error)?;
+        let begun = mille_sandbox::begin(&plan, stdio).map_err(start_error)?;
+        Ok((begun, streams))
+    }
+
+    /// Gives them their root, which is mounted.
+    fn prepare(&self, begun: Begun, streams: Streams) -> Result<(Prepared, Streams)> {
+        let merged = self.paths.merged();
+        let mut prepared = begun.with_root(&merged).map_err(start_error)?;
         for warning in prepared.warnings() {
             log::warn!("{warning}");
         }
@@ -382,12 +406,13 @@ impl Life<'_> {
             let code = *result.as_ref().unwrap_or(&records::KILLED);
             self.unlimit(&mut hub);
             hub.note("die", &[("exitCode", code.to_string())]);
-            self.unmount(mounted);
+            self.unmount(&mounted);
             self.note_volumes("unmount");
             let code = match result {
                 Ok(code) if !hub.last && self.wants_another(&hub, code) => code,
-                result => return self.end(&mut hub, result, lock),
+                result => return self.end(&mut hub, result, Some(mounted), lock),
             };
+            drop(mounted);
             let noted = hub
                 .standing
                 .change(|state| state.set_restarting(code, records::now()));
@@ -396,7 +421,7 @@ impl Life<'_> {
             let wait = backoff.next(began.elapsed());
             let next = hub.wait_for_next_run(code, wait);
             if !matches!(next, Ok(true)) {
-                return self.end(&mut hub, next.map(|_| code), lock);
+                return self.end(&mut hub, next.map(|_| code), None, lock);
             }
             let Heritage {
                 listener,
@@ -428,8 +453,8 @@ impl Life<'_> {
         }
     }
 
-    /// Notes the end of a container whose root is gone, and tells everybody.
-    fn end(&self, hub: &mut Hub, result: io::Result<i32>, lock: Lock) {
+    /// Notes the end of a container whose root is unmounted, and tells everybody.
+    fn end(&self, hub: &mut Hub, result: io::Result<i32>, mounted: Option<Mounted>, lock: Lock) {
         let (code, text) = match result {
             Ok(code) => (code, String::new()),
             Err(error) => {
@@ -439,7 +464,13 @@ impl Life<'_> {
         };
         let state = &mut hub.standing.record;
         state.state.end(code, text, records::now());
-        self.settle(state, hub.kept, lock);
+        let removed = self.is_removed(hub.kept);
+        // The threads of the server end while the container's files are removed. Where they stay, somebody may start the
+        // container at once, and is to find its upper free.
+        let ending = mounted.filter(|_| removed);
+        self.settle(&mut hub.standing.record, removed, lock);
+        drop(ending);
+        hub.child.finish();
         hub.farewell(code);
     }
 
@@ -453,20 +484,25 @@ impl Life<'_> {
             _ => exit_code_of(&text),
         };
         state.state.fail(exit_code, text);
-        self.settle(state, false, lock);
+        self.settle(state, self.is_removed(false), lock);
     }
 
-    fn unmount(&self, mounted: Mounted) {
+    fn unmount(&self, mounted: &Mounted) {
         if let Err(error) = mounted.unmount() {
             log::warn!("unmount: {error}");
         }
         note(removal::unmount_all(&self.paths.merged()));
     }
 
+    /// Whether the container goes with its end.
+    fn is_removed(&self, kept: bool) -> bool {
+        self.container.host_config.auto_remove && !kept
+    }
+
     /// Writes the last state, or removes the container; lets go of it.
-    fn settle(&self, state: &mut StateRecord, kept: bool, lock: Lock) {
+    fn settle(&self, state: &mut StateRecord, removed: bool, lock: Lock) {
         state.monitor = 0;
-        if self.container.host_config.auto_remove && !kept {
+        if removed {
             let volumes = removal::Volumes::Anonymous;
             note(removal::remove(
                 self.layout,

@@ -1,6 +1,6 @@
 //! The last step: find the command as the user, report, wait for the word, execute.
 
-use super::{Context, Executor, Start, Tie, die_with_parent, fail, ignore_lost_launcher};
+use super::{Context, Executor, Start, Tie, die_with_parent};
 use crate::message::Message;
 use crate::weaken::{self, Hole};
 use crate::{Failure, SeccompProgram, sys};
@@ -121,7 +121,9 @@ impl Executor {
         let (argv, envp) = (c_strings(args)?, c_strings(&env)?);
         let program = c_strings(&[path.clone().into_os_string()])?;
         self.channel.send(&Message::Ready, None).during("report")?;
-        self.wait_for_start();
+        if self.start == Start::Held {
+            self.wait_for(&Message::Start);
+        }
         if weaken::is_open(Hole::Tracing) {
             // So that whoever watches has something to see.
             std::thread::sleep(std::time::Duration::from_millis(300));
@@ -152,21 +154,6 @@ impl Executor {
                 path,
                 errno: errno as i32,
             }),
-        }
-    }
-
-    /// Waits for the word. A launcher that has gone will never give it.
-    fn wait_for_start(&self) {
-        if self.start == Start::AtOnce {
-            return;
-        }
-        match self.channel.receive() {
-            Ok(Some((Message::Start, _))) => {}
-            Ok(Some(_)) => fail(&self.channel, Failure::Vanished),
-            Ok(None) | Err(_) => {
-                ignore_lost_launcher(Ok(()));
-                sys::exit_now(1)
-            }
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Executor {
     channel: Channel,
     start: Start,
     tie: Tie,
-    /// The container's root, from [`Step::Root`] on.
+    /// The container's root, from [`Step::Root`] on; before, the stage.
     root: Option<Rootfs>,
     /// Sources of bind mounts that stay shared, by their targets.
     shared: Vec<(PathBuf, OwnedFd)>,
@@ -143,6 +143,7 @@ impl Executor {
                 .during("make a cgroup namespace"),
             Step::SharedSources(mounts) => self.clone_shared(mounts),
             Step::DetachMounts { propagation } => mounts::detach(*propagation),
+            Step::Stage { path } => self.make_stage(path),
             Step::Root { path, nodev } => self.attach_root(path, *nodev),
             Step::Proc => self.mount_proc(),
             Step::Dev { nodev } => self.mount_dev(*nodev),
@@ -205,6 +206,15 @@ impl Executor {
             self.root = Some(Rootfs::new(fd));
         }
         self.root.as_ref().ok_or(Failure::Vanished)
+    }
+
+    /// Waits for a message that comes with nothing or a descriptor. A launcher that has gone will never send it.
+    fn wait_for(&self, wanted: &Message) -> Option<OwnedFd> {
+        match self.channel.receive() {
+            Ok(Some((message, fd))) if message == *wanted => fd,
+            Ok(Some(_)) => fail(&self.channel, Failure::Vanished),
+            Ok(None) | Err(_) => sys::exit_now(1),
+        }
     }
 
     fn warn(&self, warning: Warning) {

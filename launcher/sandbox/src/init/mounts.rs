@@ -3,6 +3,7 @@
 
 use super::{Context, Executor};
 use crate::host::{Cgroups, Hierarchy};
+use crate::message::Message;
 use crate::plan;
 use crate::rootfs::{PROC_MAGIC, Rootfs, filesystem_magic, is_char_device};
 use crate::sys::{self, SetAttr};
@@ -22,6 +23,9 @@ use std::path::{Path, PathBuf};
 pub(super) const KERNEL_FLAGS: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
+
+/// Where the trees are that are made on the stage and then attached to the root.
+const KERNEL_TREES: [&str; 3] = ["/proc", "/dev", "/sys"];
 
 /// Mounts a new filesystem on the directory `target` stands for. The working directory is changed.
 pub(super) fn mount_on(
@@ -94,8 +98,19 @@ fn strict_target_error(target: &str, errno: Errno) -> Failure {
 }
 
 impl Executor {
+    pub(super) fn make_stage(&mut self, path: &Path) -> Result<(), Failure> {
+        let data = Some(c"mode=755");
+        rustix::mount::mount("tmpfs", path, "tmpfs", KERNEL_FLAGS, data)
+            .during_at("mount the stage on", path)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let stage = rustix::fs::open(path, flags, Mode::empty()).during_at("open", path)?;
+        self.root = Some(Rootfs::new(stage));
+        Ok(())
+    }
+
+    /// The stage stays below the root, and goes with the host's tree.
     pub(super) fn attach_root(&mut self, path: &Path, nodev: bool) -> Result<(), Failure> {
-        let tree = clone_tree(CWD, path, true).during_at("clone the mount of the root", path)?;
+        let tree = self.wait_for(&Message::Root).ok_or(Failure::Vanished)?;
         let mut attributes = SetAttr::propagation(libc::MS_PRIVATE);
         attributes.set = if nodev { SetAttr::NODEV } else { 0 };
         sys::set_mount_attributes(tree.as_fd(), attributes, true)
@@ -103,7 +118,18 @@ impl Executor {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(&tree, "", CWD, path, flags)
             .during_at("attach the root", path)?;
-        self.root = Some(Rootfs::new(tree));
+        let stage = self.root.replace(Rootfs::new(tree));
+        let stage = stage.ok_or(Failure::Vanished)?;
+        for name in KERNEL_TREES {
+            let staged = Path::new(name);
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let made = stage.open_strict(staged, flags).during_at("open", staged)?;
+            // A clone is younger than the root, so that the container's table of mounts begins with the root's.
+            let tree = clone_tree(made.as_fd(), Path::new(""), true)
+                .during_at("clone the mount", staged)?;
+            let target = self.strict_target(name)?;
+            attach(tree.as_fd(), target.as_fd()).during_at("attach", staged)?;
+        }
         Ok(())
     }
 
