@@ -71,10 +71,10 @@ fn root_fuse_system_calls_of_a_request() {
         .env("work", WORK);
     program::run(command, b"").ok();
     let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
-    // For all 200, and a few for what is done once.
+    // For all 200, and some for what is done once or again because the kernel has forgotten something.
     for (name, each) in [("cycle", 14), ("lookup", 4), ("chmod", 8)] {
         let calls = calls(&log, name);
-        let most = each * 200 + 200;
+        let most = each * 200 + 500;
         assert!(
             calls.len() <= most,
             "{name}: {} instead of {most}\n{:?}",
