@@ -49,6 +49,51 @@ fn root_fuse_limits_are_set_where_the_container_is() {
     store.line("rm -f c2").ok();
 }
 
+/// Some whole disk of the machine's.
+fn disk() -> String {
+    let disks = std::fs::read_dir("/sys/block").unwrap();
+    let nodes = disks.map(|disk| format!("/dev/{}", disk.unwrap().file_name().display()));
+    let mut nodes = nodes.filter(|node| std::path::Path::new(node).exists());
+    nodes.next().expect("this machine has a disk with a node")
+}
+
+#[test]
+fn root_fuse_single_devices_are_limited() {
+    let store = Store::with_busybox(Who::Root);
+    let disk = disk();
+    let number = mille_tests::program::shell(&format!("stat -c %Hr:%Lr {disk}"));
+    let line = format!(
+        "run -d --name c1 --device-read-bps {disk}:1mb --device-write-bps {disk}:2mb --device-read-iops {disk}:30 \
+         --device-write-iops {disk}:40 bb sleep 1000"
+    );
+    store.line(&line).ok();
+    let read = "cd /sys/fs/cgroup/blkio; for i in bps iops; do cat blkio.throttle.read_${i}_device \
+                blkio.throttle.write_${i}_device; done";
+    let number = number.trim();
+    let want = format!("{number} 1048576\n{number} 2097152\n{number} 30\n{number} 40");
+    assert_eq!(store.mille(["exec", "c1", "sh", "-c", read]).ok(), want);
+    let format = "{{json .HostConfig.BlkioDeviceReadBps}}{{json .HostConfig.BlkioDeviceWriteIOps}}";
+    assert_eq!(
+        store.mille(["inspect", "-f", format, "c1"]).ok(),
+        format!("[{{\"Path\":\"{disk}\",\"Rate\":1048576}}][{{\"Path\":\"{disk}\",\"Rate\":40}}]")
+    );
+    // What cannot be limited is an error, and so is what is not there.
+    store
+        .line("run --rm --device-read-bps /dev/null:1mb bb true")
+        .code(125)
+        .says("blkio.throttle.read_bps_device cannot be set to 1:3 1048576: ");
+    store
+        .line("run --rm --device-write-iops /dev/no-such:1 bb true")
+        .code(127)
+        .says("Error response from daemon: stat /dev/no-such: no such file or directory");
+    store
+        .line("create --blkio-weight-device sda:300 bb")
+        .code(125)
+        .says(
+            "invalid argument \"sda:300\" for \"--blkio-weight-device\" flag: bad format for device path: sda:300",
+        );
+}
+
 #[test]
 fn root_fuse_a_container_killed_for_memory_says_so() {
     let store = Store::with_busybox(Who::Root);

@@ -115,7 +115,7 @@ impl HostConfig {
     }
 }
 
-/// The limits part of [`HostConfig`], in docker's order. Acted on: memory, CPU, cpuset, pids, blkio weight, ulimits.
+/// The limits part of [`HostConfig`], in docker's order. Acted on: memory, CPU, cpuset, pids, blkio, ulimits.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 #[allow(
@@ -128,13 +128,13 @@ pub struct Resources {
     pub nano_cpus: i64,
     pub cgroup_parent: String,
     pub blkio_weight: u16,
-    pub blkio_weight_device: Vec<Value>,
-    pub blkio_device_read_bps: Vec<Value>,
-    pub blkio_device_write_bps: Vec<Value>,
+    pub blkio_weight_device: Vec<WeightDevice>,
+    pub blkio_device_read_bps: Vec<ThrottleDevice>,
+    pub blkio_device_write_bps: Vec<ThrottleDevice>,
     #[serde(rename = "BlkioDeviceReadIOps")]
-    pub blkio_device_read_iops: Vec<Value>,
+    pub blkio_device_read_iops: Vec<ThrottleDevice>,
     #[serde(rename = "BlkioDeviceWriteIOps")]
-    pub blkio_device_write_iops: Vec<Value>,
+    pub blkio_device_write_iops: Vec<ThrottleDevice>,
     pub cpu_period: i64,
     pub cpu_quota: i64,
     pub cpu_realtime_period: i64,
@@ -159,6 +159,26 @@ pub struct Resources {
     pub io_maximum_iops: u64,
     #[serde(rename = "IOMaximumBandwidth")]
     pub io_maximum_bandwidth: u64,
+}
+
+/// The share one device has for a container: `--blkio-weight-device`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct WeightDevice {
+    /// Its node on the host.
+    pub path: String,
+    /// 10 to 1000; 0 takes it back.
+    pub weight: u16,
+}
+
+/// The most a container may ask of one device in a second: `--device-read-bps` and its like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ThrottleDevice {
+    /// Its node on the host.
+    pub path: String,
+    /// Bytes or requests; 0 is no limit.
+    pub rate: u64,
 }
 
 /// One `--ulimit`; acted on.

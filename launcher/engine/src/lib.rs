@@ -78,7 +78,7 @@ pub use events::{Event, EventOptions};
 pub use health::{Health, ProbeResult};
 pub use host_config::{
     DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE_BYTES, HostConfig, LogConfig,
-    Resources, RestartPolicy, Ulimit,
+    Resources, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice,
 };
 pub use ids::ContainerId;
 pub use inspect::{Endpoint, GraphData, GraphDriver, Inspect, NetworkSettings};

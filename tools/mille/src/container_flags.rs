@@ -14,6 +14,7 @@ use crate::failure::{CLIENT_ERROR, Failure};
 use crate::mount_flag;
 use crate::output;
 
+mod block_devices;
 mod declared;
 mod foreign;
 mod health;
@@ -244,15 +245,28 @@ fn host_config(verb: &'static Verb, matches: &ArgMatches) -> Result<HostConfig, 
             mode if mode.is_empty() => defaults.cgroupns_mode.clone(),
             mode => mode,
         },
-        resources: Resources {
-            cgroup_parent: owned(matches, "cgroup-parent"),
-            devices: devices(matches).map_err(|text| refused(verb, text))?,
-            ulimits: ulimits(verb, matches)?,
-            memory_swappiness: limits::swappiness(verb, matches)?,
-            oom_kill_disable: Some(is_on(matches, "oom-kill-disable")),
-            ..limits::read(verb, matches, &defaults.resources)?
-        },
+        resources: resources(verb, matches, &defaults.resources)?,
         ..defaults
+    })
+}
+
+fn resources(
+    verb: &'static Verb,
+    matches: &ArgMatches,
+    defaults: &Resources,
+) -> Result<Resources, Failure> {
+    Ok(Resources {
+        cgroup_parent: owned(matches, "cgroup-parent"),
+        devices: devices(matches).map_err(|text| refused(verb, text))?,
+        ulimits: ulimits(verb, matches)?,
+        memory_swappiness: limits::swappiness(verb, matches)?,
+        oom_kill_disable: Some(is_on(matches, "oom-kill-disable")),
+        blkio_weight_device: block_devices::weights(verb, matches)?,
+        blkio_device_read_bps: block_devices::bytes(verb, matches, "device-read-bps")?,
+        blkio_device_write_bps: block_devices::bytes(verb, matches, "device-write-bps")?,
+        blkio_device_read_iops: block_devices::requests(verb, matches, "device-read-iops")?,
+        blkio_device_write_iops: block_devices::requests(verb, matches, "device-write-iops")?,
+        ..limits::read(verb, matches, defaults)?
     })
 }
 

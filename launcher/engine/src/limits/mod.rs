@@ -6,6 +6,7 @@
 //! below the tree's root, since a group with processes may not hand controllers on. The monitor stays where it is.
 //! `--cgroup-parent` names another parent: then there is a group in every tree, since somebody else has set limits there.
 
+mod block_devices;
 mod check;
 mod figures;
 mod place;
@@ -66,7 +67,9 @@ fn plan(trees: &[Tree], privileged: bool, id: &ContainerId, resources: &Resource
         groups: Vec::new(),
         settings: Vec::new(),
     };
-    for setting in settings::settings(resources, version) {
+    let mut wanted = settings::settings(resources, version);
+    wanted.extend(block_devices::settings(resources, version("blkio"))?);
+    for setting in wanted {
         // `io` was found as `blkio` or not at all.
         let tree = match setting.controller {
             "io" => Tree::of(trees, "io"),
@@ -167,7 +170,9 @@ fn reason(error: &io::Error) -> String {
 impl Groups {
     /// Returns whether these limits need a group at all.
     pub(crate) fn are_needed(resources: &Resources) -> bool {
-        !resources.cgroup_parent.is_empty() || !settings::controllers(resources).is_empty()
+        !resources.cgroup_parent.is_empty()
+            || !settings::controllers(resources).is_empty()
+            || block_devices::are_limited(resources)
     }
 
     /// Makes the groups that limits need, below those of this process, and sets the limits. `note` is told the directories

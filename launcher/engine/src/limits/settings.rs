@@ -17,7 +17,12 @@ pub(super) struct Setting {
     pub(super) required: bool,
 }
 
-fn setting(controller: &'static str, files: &'static [&'static str], text: String) -> Setting {
+/// One that was asked for by name.
+pub(super) fn setting(
+    controller: &'static str,
+    files: &'static [&'static str],
+    text: String,
+) -> Setting {
     Setting {
         controller,
         files,

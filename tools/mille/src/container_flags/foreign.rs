@@ -8,34 +8,9 @@ use crate::arguments::{is_on, list, switch, texts};
 /// Flags with values: what is so anyway, and why nothing else is possible.
 const VALUES: &[(&str, &[&str], &str)] = &[
     (
-        "blkio-weight-device",
-        &[],
-        "single devices cannot be weighted; --blkio-weight is for all",
-    ),
-    (
         "device-cgroup-rule",
         &[],
         "there is no device control group: no node can be opened but those --device gives",
-    ),
-    (
-        "device-read-bps",
-        &[],
-        "the rate of single devices cannot be limited; --blkio-weight shares them",
-    ),
-    (
-        "device-read-iops",
-        &[],
-        "the rate of single devices cannot be limited; --blkio-weight shares them",
-    ),
-    (
-        "device-write-bps",
-        &[],
-        "the rate of single devices cannot be limited; --blkio-weight shares them",
-    ),
-    (
-        "device-write-iops",
-        &[],
-        "the rate of single devices cannot be limited; --blkio-weight shares them",
     ),
     (
         "gpus",
