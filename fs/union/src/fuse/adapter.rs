@@ -42,7 +42,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let server = &self.0;
-        server.count(request, Op::Lookup);
+        let _serving = server.serve(request, Op::Lookup);
         server.readers.asks(parent, request.pid());
         let found = server
             .node(parent)
@@ -51,13 +51,13 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, request: &Request, ino: INodeNo, nlookup: u64) {
-        self.0.count(request, Op::Forget);
+        let _serving = self.0.serve(request, Op::Forget);
         self.0.forget(convert::node_id(ino), nlookup);
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let server = &self.0;
-        server.count(request, Op::Getattr);
+        let _serving = server.serve(request, Op::Getattr);
         match server.node(ino) {
             Ok(node) => {
                 let attr = server.view.attr(&node);
@@ -86,7 +86,7 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let server = &self.0;
-        server.count(request, Op::Setattr);
+        let _serving = server.serve(request, Op::Setattr);
         let time = |time| match convert::requested_time(time) {
             Some(time) => SetTime::To(time),
             None => SetTime::Now,
@@ -115,7 +115,7 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         let server = &self.0;
-        server.count(request, Op::Readlink);
+        let _serving = server.serve(request, Op::Readlink);
         match server
             .node(ino)
             .and_then(|node| server.view.read_link(&node))
@@ -135,7 +135,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.0.count(request, Op::Mknod);
+        let _serving = self.0.serve(request, Op::Mknod);
         let kind = FileType::from_raw_mode(mode);
         let what = Make::Node {
             kind,
@@ -154,7 +154,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.0.count(request, Op::Mkdir);
+        let _serving = self.0.serve(request, Op::Mkdir);
         self.0.make(
             request,
             parent,
@@ -175,7 +175,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.0.count(request, Op::Symlink);
+        let _serving = self.0.serve(request, Op::Symlink);
         self.0.make(
             request,
             parent,
@@ -187,12 +187,12 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.0.count(request, Op::Unlink);
+        let _serving = self.0.serve(request, Op::Unlink);
         self.0.remove(parent, name, false, reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.0.count(request, Op::Rmdir);
+        let _serving = self.0.serve(request, Op::Rmdir);
         self.0.remove(parent, name, true, reply);
     }
 
@@ -206,7 +206,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.0.count(request, Op::Rename);
+        let _serving = self.0.serve(request, Op::Rename);
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
         self.0
             .rename((parent, name), (newparent, newname), flags, reply);
@@ -220,13 +220,13 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.0.count(request, Op::Link);
+        let _serving = self.0.serve(request, Op::Link);
         self.0.link(ino, newparent, newname, reply);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let server = &self.0;
-        server.count(request, Op::Open);
+        let _serving = server.serve(request, Op::Open);
         if server.opens_unseen {
             // Once: the kernel does not ask again.
             return reply.error(Errno::ENOSYS);
@@ -252,7 +252,7 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let server = &self.0;
-        server.count(request, Op::Read);
+        let _serving = server.serve(request, Op::Read);
         let file = match server.data(ino, false) {
             Ok((_, file)) => file,
             Err(error) => return reply.error(server.refusal("read", &error)),
@@ -282,7 +282,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let server = &self.0;
-        server.count(request, Op::Write);
+        let _serving = server.serve(request, Op::Write);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let written = server.data(ino, true).and_then(|(node, file)| {
@@ -309,7 +309,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         // Nothing is held back, so there is nothing to flush; the kernel does not ask again.
-        self.0.count(request, Op::Flush);
+        let _serving = self.0.serve(request, Op::Flush);
         reply.error(Errno::ENOSYS);
     }
 
@@ -323,7 +323,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.count(request, Op::Release);
+        let _serving = self.0.serve(request, Op::Release);
         self.0.release(ino, fh);
         reply.ok();
     }
@@ -336,13 +336,13 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.count(request, Op::Fsync);
+        let _serving = self.0.serve(request, Op::Fsync);
         self.0.sync(ino, datasync, reply);
     }
 
     fn opendir(&self, request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         // Listings need no state of their own: the kernel then sends no OPENDIR and caches what it reads.
-        self.0.count(request, Op::Opendir);
+        let _serving = self.0.serve(request, Op::Opendir);
         reply.error(Errno::ENOSYS);
     }
 
@@ -354,7 +354,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.0.count(request, Op::Readdir);
+        let _serving = self.0.serve(request, Op::Readdir);
         self.0.readdir(ino, offset, reply);
     }
 
@@ -366,7 +366,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.0.count(request, Op::Readdirplus);
+        let _serving = self.0.serve(request, Op::Readdirplus);
         self.0.readdirplus(request, ino, offset, reply);
     }
 
@@ -378,13 +378,13 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.count(request, Op::Fsyncdir);
+        let _serving = self.0.serve(request, Op::Fsyncdir);
         self.0.sync(ino, datasync, reply);
     }
 
     fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let server = &self.0;
-        server.count(request, Op::Statfs);
+        let _serving = server.serve(request, Op::Statfs);
         match server.view.statfs() {
             Ok(fs) => {
                 let small = |wide: u64| u32::try_from(wide).unwrap_or(u32::MAX);
@@ -413,7 +413,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.0.count(request, Op::Setxattr);
+        let _serving = self.0.serve(request, Op::Setxattr);
         let flags = XattrFlags::from_bits_retain(u32::try_from(flags).unwrap_or(0));
         self.0
             .setxattr(request.into(), (ino, name), value, flags, reply);
@@ -427,17 +427,17 @@ impl Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        self.0.count(request, Op::Getxattr);
+        let _serving = self.0.serve(request, Op::Getxattr);
         self.0.getxattr(ino, name, size, reply);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.0.count(request, Op::Listxattr);
+        let _serving = self.0.serve(request, Op::Listxattr);
         self.0.listxattr(request.into(), ino, size, reply);
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.0.count(request, Op::Removexattr);
+        let _serving = self.0.serve(request, Op::Removexattr);
         self.0.removexattr(ino, name, reply);
     }
 
@@ -449,7 +449,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         // The kernel judges by itself (default_permissions) and does not ask again.
-        self.0.count(request, Op::Access);
+        let _serving = self.0.serve(request, Op::Access);
         reply.error(Errno::ENOSYS);
     }
 
@@ -463,7 +463,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.0.count(request, Op::Create);
+        let _serving = self.0.serve(request, Op::Create);
         self.0
             .create(request, (parent, name), mode & 0o7777, umask, flags, reply);
     }
@@ -479,7 +479,7 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        self.0.count(request, Op::Ioctl);
+        let _serving = self.0.serve(request, Op::Ioctl);
         self.0.ioctl(ino, cmd, in_data, reply);
     }
 
@@ -494,7 +494,7 @@ impl Filesystem for Adapter {
         reply: fuser::ReplyPoll,
     ) {
         // Files are always ready, and the kernel knows.
-        self.0.count(request, Op::Poll);
+        let _serving = self.0.serve(request, Op::Poll);
         reply.error(Errno::ENOSYS);
     }
 
@@ -508,7 +508,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.0.count(request, Op::Fallocate);
+        let _serving = self.0.serve(request, Op::Fallocate);
         self.0.fallocate(ino, offset, length, mode, reply);
     }
 
@@ -521,7 +521,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.0.count(request, Op::Lseek);
+        let _serving = self.0.serve(request, Op::Lseek);
         self.0.lseek(ino, offset, whence, reply);
     }
 
@@ -538,7 +538,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.0.count(request, Op::CopyFileRange);
+        let _serving = self.0.serve(request, Op::CopyFileRange);
         self.0
             .copy_range((ino_in, offset_in), (ino_out, offset_out), len, reply);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::near;
+use super::pace;
 use crate::view::View;
 
 /// So many requests cost about as much as a look at every object of a usual image, which is what it takes to know that
@@ -33,7 +33,7 @@ impl Bareness {
         let (this, view) = (self.clone(), Arc::downgrade(view));
         let thread = std::thread::Builder::new().name("mille-bare".to_owned());
         let search = move || {
-            near::set_free();
+            pace::set_free();
             let Some(view) = view.upgrade() else { return };
             match view.is_bare() {
                 Ok(bare) => this.proven.store(bare, Ordering::Relaxed),

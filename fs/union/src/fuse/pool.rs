@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::near;
+use super::pace;
 
 /// A request to be finished elsewhere.
 type Job = Box<dyn FnOnce() + Send>;
@@ -89,7 +89,7 @@ impl Pool {
 
 /// A thread's life.
 fn work(pool: &Mutex<Shared>) {
-    near::set_free();
+    pace::set_free();
     let jobs = pool.lock().jobs.clone();
     loop {
         let next = jobs.lock().recv_timeout(IDLE);

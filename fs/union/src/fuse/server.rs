@@ -12,8 +12,8 @@ use super::bare::Bareness;
 use super::convert;
 use super::counters::{Counters, Op};
 use super::faces::Faces;
-use super::near::Near;
 use super::options::{MountOptions, Passthrough};
+use super::pace::Pace;
 use super::pool::Pool;
 use super::readers::Readers;
 use super::tidy::Tidy;
@@ -38,7 +38,7 @@ pub(crate) struct Server {
     pub(crate) counters: Arc<Counters>,
     pub(crate) pool: Pool,
     pub(crate) tidy: Arc<Tidy>,
-    pub(crate) near: Near,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) bareness: Arc<Bareness>,
     pub(crate) notifier: OnceLock<Notifier>,
     /// The kernel's end, for answers that the library does not know.
@@ -88,7 +88,7 @@ impl Server {
             counters,
             pool: Pool::new(),
             tidy: Arc::default(),
-            near: Near::new(),
+            pace: Arc::new(Pace::new(super::threads(options.threads))),
             bareness: Arc::default(),
             opens_unseen: options.read_only && !view_is_writable && !mutable && !ordinary,
             notifier: OnceLock::new(),
@@ -104,14 +104,13 @@ impl Server {
         }
     }
 
-    /// Notes that a request is about to be served.
-    pub(crate) fn count(&self, request: &Request, op: Op) {
+    /// Notes that a request is about to be served, and when what is returned goes that it has been.
+    #[must_use]
+    pub(crate) fn serve(&self, request: &Request, op: Op) -> Serving<'_> {
         self.counters.count(op);
-        if matches!(op, Op::Read | Op::Write | Op::CopyFileRange) {
-            self.near.moved_data();
-        } else {
-            self.near.asked(request.pid());
-        }
+        let moves_data = matches!(op, Op::Read | Op::Write | Op::CopyFileRange);
+        self.pace.asked(request.pid(), moves_data);
+        Serving(self)
     }
 
     /// The node a request is about.
@@ -303,6 +302,15 @@ impl Server {
             ..*attr
         };
         convert::attr(&shown, ino)
+    }
+}
+
+/// A request that this thread serves.
+pub(crate) struct Serving<'a>(&'a Server);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.0.pace.served(self.0.device.get());
     }
 }
 

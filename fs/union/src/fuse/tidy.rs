@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::near;
+use super::pace;
 use crate::sys;
 
 /// So many forgotten nodes are worth the look at the whole heap: about a megabyte.
@@ -39,7 +39,7 @@ impl Tidy {
     }
 
     fn wait_and_trim(&self) {
-        near::set_free();
+        pace::set_free();
         for _ in 0..LOOKS {
             std::thread::sleep(WAVE);
             if self.forgotten.swap(0, Ordering::Relaxed) == 0 {

@@ -24,6 +24,14 @@ impl Processors {
     }
 }
 
+/// How many processors of the machine are running.
+#[expect(unsafe_code, reason = "rustix has no sysconf")]
+pub(crate) fn online() -> usize {
+    // SAFETY: takes a number and touches no memory.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(online).unwrap_or(usize::MAX)
+}
+
 /// The processors that this thread may run on. `EINVAL` where there are more than a set can hold.
 pub(crate) fn allowed() -> Result<Processors, Errno> {
     sched_getaffinity(None).map(Processors)
@@ -59,6 +67,7 @@ mod tests {
         bind(&free).unwrap();
         assert_eq!(allowed().unwrap().count(), free.count());
         assert!(!free.has(u32::MAX));
+        assert!(free.count() as usize <= online());
         assert_eq!(of_thread(u32::MAX), None);
     }
 }
