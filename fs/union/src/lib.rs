@@ -14,6 +14,7 @@
 mod ancestry;
 pub mod archive;
 mod attr;
+pub mod awake;
 mod bare;
 mod bounded;
 mod chain;

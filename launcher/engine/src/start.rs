@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
+use mille_union::awake::Awake;
+
 use crate::channel::Channel;
 use crate::container::Container;
 use crate::engine::Engine;
@@ -56,7 +58,10 @@ pub(crate) fn start(
         attached: monitor,
         reporter,
     };
+    let awake = Awake::new();
+    let held = awake.as_ref().map(Awake::hold);
     let outcome = fork_monitor(job, reader)?;
+    drop(held);
     match (outcome, client.zip(caught)) {
         (Outcome::Running, Some((socket, caught))) => session(id, socket, caught).map(Some),
         (Outcome::Running, None) => Ok(None),
@@ -83,6 +88,7 @@ pub(crate) fn start(
     }
 }
 
+/// Everything is closed in the monitor that it has not been given.
 fn fork_monitor(job: Job, reader: OwnedFd) -> Result<Outcome> {
     match sys::fork().map_err(Error::system("fork the monitor"))? {
         sys::Side::Child => job.run(),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use mille_sandbox::host::Host;
 use mille_sandbox::outer::{self, Namespaces};
 use mille_sandbox::{Begun, Plan, Prepared, Stdio};
+use mille_union::awake::Awake;
 use mille_union::fuse::{MountOptions, Mounted};
 use mille_union::{Access, View};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -403,6 +404,8 @@ impl Life<'_> {
         loop {
             let began = Instant::now();
             let result = hub.run();
+            let awake = Awake::new();
+            let held = awake.as_ref().map(Awake::hold);
             let code = *result.as_ref().unwrap_or(&records::KILLED);
             self.unlimit(&mut hub);
             hub.note("die", &[("exitCode", code.to_string())]);
@@ -412,7 +415,7 @@ impl Life<'_> {
                 Ok(code) if !hub.last && self.wants_another(&hub, code) => code,
                 result => return self.end(&mut hub, result, Some(mounted), lock),
             };
-            drop(mounted);
+            drop((mounted, held));
             let noted = hub
                 .standing
                 .change(|state| state.set_restarting(code, records::now()));

@@ -6,7 +6,7 @@
 //! processor has to be waited for; and a second serving thread is only woken to find nothing to do. So, as long as requests
 //! come in close succession:
 //!
-//! - idle processors wait awake, see [`awake`];
+//! - idle processors wait awake, see [`Awake`];
 //! - while they come from one caller, one thread serves and the others step aside, see [`solo`]. If there is a processor
 //!   to spare it looks for the next request for a moment before it sleeps; if there is none it runs on the processor the
 //!   caller runs on, see [`near`].
@@ -14,7 +14,6 @@
 //! Who decides is a thread that looks every millisecond while requests come, and sleeps while they do not. What it goes by
 //! are counters: a request costs no lock for it.
 
-mod awake;
 mod load;
 mod near;
 mod solo;
@@ -25,11 +24,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use awake::Awake;
 use load::Load;
 use near::Near;
 pub(crate) use near::set_free;
 use solo::Solo;
+
+use crate::awake::Awake;
 
 /// Requests in close succession before anything is done about it.
 const ROW: u32 = 8;

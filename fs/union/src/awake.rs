@@ -1,6 +1,7 @@
 //! Keeping idle processors awake.
 //!
-//! The kernel is asked for wake-ups within 0 microseconds (Documentation/power/pm_qos_interface.rst): an idle processor
+//! Two processes that wait for each other by turns spend most of their time on waking processors: a halted virtual one takes
+//! 50 to 100 microseconds. So for as long as such a conversation lasts the kernel is asked for wake-ups within 0 microseconds (Documentation/power/pm_qos_interface.rst): an idle processor
 //! then waits awake instead of halting, and who computes loses nothing by it. The request ends with the descriptor it was
 //! written to, however the server ends. Only root may ask; elsewhere processors sleep as they do.
 
@@ -22,16 +23,19 @@ const AS_USUAL: i32 = -1;
 /// be too high.
 const MOST_PROCESSORS: usize = 4;
 
-/// Who may keep processors awake.
+/// Who may keep processors awake. One descriptor, closed on exec.
 #[derive(Debug)]
-pub(super) struct Awake(File);
+pub struct Awake(File);
 
-/// As long as it lives processors stay awake.
-pub(super) struct Held<'a>(&'a Awake);
+/// As long as it lives processors stay awake. To be dropped in the process that made it: another that has inherited the
+/// descriptor ends it too by that, and prolongs it by keeping the descriptor.
+#[derive(Debug)]
+pub struct Held<'a>(&'a Awake);
 
 impl Awake {
-    /// `None` where processors sleep as they do.
-    pub(super) fn new() -> Option<Self> {
+    /// `None` where processors sleep as they do: not root, not of the first user namespace, or more than four processors.
+    #[must_use]
+    pub fn new() -> Option<Self> {
         if processor::online() > MOST_PROCESSORS {
             return None;
         }
@@ -41,7 +45,9 @@ impl Awake {
         latency.ok().map(Self)
     }
 
-    pub(super) fn hold(&self) -> Held<'_> {
+    /// Keeps processors awake.
+    #[must_use]
+    pub fn hold(&self) -> Held<'_> {
         self.ask(NO_SLEEP);
         Held(self)
     }
