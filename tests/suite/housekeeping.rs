@@ -12,6 +12,21 @@ fn user_fuse_prune_df_and_events() {
     prune_df_and_events(Who::Ordinary);
 }
 
+#[test]
+fn root_fuse_a_commit_is_told_of_between_the_pause_and_the_end_of_it() {
+    let store = Store::with_busybox(Who::Root);
+    store.line("run -d --name c1 bb sleep 1000").ok();
+    store.line("commit c1 made").ok();
+    store.line("commit --pause=false c1 made2").ok();
+    let events = store
+        .line("events --since 2h --until 0s -f container=c1 -f type=container --format {{.Action}}")
+        .ok();
+    assert!(
+        events.ends_with("\npause\ncommit\nunpause\ncommit"),
+        "{events}"
+    );
+}
+
 fn prune_df_and_events(who: Who) {
     let store = Store::with_busybox(who);
     // No name is the beginning of an id, which filters take as well.

@@ -42,11 +42,31 @@ pub(crate) fn commit(
         }
     };
     note_held("pause");
-    let layer = add_changes(engine, &container, options.pause);
+    let image = make_image(engine, &container, &base, options);
+    if let Ok(image) = &image {
+        let mut more = vec![
+            ("comment", options.message.clone()),
+            ("imageID", image.to_string()),
+        ];
+        if let Some(reference) = &options.reference {
+            more.push(("imageRef", reference.familiar()));
+        }
+        subject.note(&engine.layout, "commit", &more);
+    }
+    // The container goes on as soon as its changes are read; told is the order that docker has.
     note_held("unpause");
-    let layer = layer?;
+    image
+}
+
+fn make_image(
+    engine: &Engine,
+    container: &Container,
+    base: &Image,
+    options: &CommitOptions,
+) -> Result<ImageId> {
+    let layer = add_changes(engine, container, options.pause)?;
     let config = commit_config(&Commit {
-        base: &base,
+        base,
         container_id: container.id.as_str(),
         container: &container.config,
         changes: &options.changes,
@@ -56,18 +76,12 @@ pub(crate) fn commit(
         created: jiff::Timestamp::now(),
     })
     .map_err(mille_store::Error::from)?;
-    let parent = engine.image_of(&container);
+    let parent = engine.image_of(container);
     let image = engine.store.add_image(&config, parent.as_ref())?;
-    let mut more = vec![
-        ("comment", options.message.clone()),
-        ("imageID", image.to_string()),
-    ];
     if let Some(reference) = &options.reference {
         engine.store.tag(&image, reference)?;
         engine.note_image("tag", &image, &reference.familiar());
-        more.push(("imageRef", reference.familiar()));
     }
-    subject.note(&engine.layout, "commit", &more);
     Ok(image)
 }
 
