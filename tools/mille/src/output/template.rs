@@ -4,17 +4,25 @@
 //! `map[k:v]`) and which are structs (`{a b}`), and what an absent value is (an empty list, an empty map, nil). The order of
 //! keys is kept beside the values, found again by the address of the shared object.
 
+mod execution;
 mod functions;
+mod lexer;
+mod parser;
+mod pipelines;
+mod places;
 mod syntax;
 mod values;
 
-use gotmpl::parse::{ListNode, Parser};
+use std::sync::Arc;
+
+use gotmpl::parse::{ListNode, SmolStr};
 use gotmpl::{MissingKey, Template, TemplateError};
 
+use self::execution::Execution;
 use self::functions::{OURS, docker_functions, first, with_show};
-use self::syntax::{first_read, reads_whole, rewrite_list, unknown_function};
+use self::places::{Finder, Place};
+use self::syntax::{is_function, reads_field, reads_whole};
 pub(crate) use self::values::Data;
-use self::values::TEXTS;
 
 /// What is said of a field that is not there.
 #[derive(Debug, Clone, Copy)]
@@ -41,10 +49,12 @@ impl Missing {
 #[derive(Debug)]
 pub(crate) struct Format {
     name: &'static str,
-    source: String,
     missing: Missing,
     /// The template itself first, then those it defines.
-    trees: Vec<(String, ListNode)>,
+    trees: Vec<ListNode>,
+    /// The same as they are executed.
+    executed: Vec<(SmolStr, ListNode)>,
+    places: Arc<Vec<Place>>,
 }
 
 impl Format {
@@ -54,148 +64,98 @@ impl Format {
         source: &str,
         missing: Missing,
     ) -> Result<Format, String> {
-        let parsed = Parser::new(source, "{{", "}}").and_then(Parser::parse);
-        let (main, defined) = parsed.map_err(|error| parse_error(name, &error))?;
-        let mut trees = vec![(MAIN.to_owned(), main)];
-        trees.extend(
-            defined
-                .into_iter()
-                .map(|define| (define.name.to_string(), define.body)),
-        );
-        for (_, tree) in &mut trees {
-            if let Some((line, function)) = unknown_function(tree) {
-                return Err(format!(
-                    "template: {name}:{line}: function \"{function}\" not defined"
-                ));
-            }
-            rewrite_list(tree);
+        let parsed = parser::parse(name, source, is_function)?;
+        let mut names = vec![SmolStr::new(MAIN)];
+        let mut trees = vec![parsed.main];
+        for define in parsed.defined {
+            names.push(define.name);
+            trees.push(define.body);
         }
+        let mut places = Vec::new();
+        let executed = names.iter().zip(&trees).map(|(tree_name, tree)| {
+            let mut finder = Finder {
+                name,
+                executing: if tree_name == MAIN { name } else { tree_name },
+                source,
+                literals: &parsed.literals,
+                defined: &names,
+                concrete: false,
+                places: &mut places,
+            };
+            (tree_name.clone(), finder.list(tree))
+        });
+        let executed = executed.collect();
         Ok(Format {
             name,
-            source: source.to_owned(),
             missing,
             trees,
+            executed,
+            places: Arc::new(places),
         })
     }
 
     /// Returns whether the template reads a field of the outermost value (or of any).
     pub(crate) fn reads(&self, field: &str) -> bool {
-        self.trees
-            .iter()
-            .any(|(_, tree)| first_read(tree, field).is_some())
+        self.trees.iter().any(|tree| reads_field(tree, field))
     }
 
     /// Returns whether the template takes its value as a whole: `{{json .}}`.
     pub(crate) fn reads_all(&self) -> bool {
-        self.trees.iter().any(|(_, tree)| reads_whole(tree))
+        self.trees.iter().any(reads_whole)
     }
 
     /// Fills in the template; errors are Go's texts.
     pub(crate) fn render(&self, data: &Data) -> Result<String, String> {
-        let run = |missing: Missing| {
-            let template = docker_functions(Template::new(self.name), &data.known, missing.nil());
-            self.run(template, data, missing)
-        };
-        let shown = match (run(self.missing), self.missing) {
-            // A map of texts lacks a key in Go's types as well: nothing, and no mistake.
-            (Err(TemplateError::MissingKey { key }), Missing::Key) if self.reads_text(&key) => {
-                run(Missing::NoValue)
-            }
-            (shown, _) => shown,
-        };
-        shown.map_err(|error| self.explain(error))
+        match self.fill_in(data, self.missing) {
+            // A key that is nothing and no mistake.
+            Err(None) => self
+                .fill_in(data, Missing::NoValue)
+                .map_err(Option::unwrap_or_default),
+            shown => shown.map_err(Option::unwrap_or_default),
+        }
     }
 
-    /// Whether a key is read of what is a map of texts in docker's Go types: `.Config.Labels.key`.
-    fn reads_text(&self, key: &str) -> bool {
-        let mut reads = self
-            .trees
-            .iter()
-            .filter_map(|(_, tree)| first_read(tree, key));
-        reads.any(|(_, expression)| {
-            let mut parts = expression.rsplit('.');
-            parts.next() == Some(key) && parts.next().is_some_and(|map| TEXTS.contains(&map))
+    /// An error of `None`: a key of a map of texts is missing.
+    fn fill_in(&self, data: &Data, missing: Missing) -> Result<String, Option<String>> {
+        let execution = Execution::new(&self.places, &data.known, missing, false);
+        let template = docker_functions(Template::new(self.name), &data.known, missing.nil());
+        let shown = self.run(template, &execution, data);
+        shown.map_err(|error| match error {
+            TemplateError::MissingKey { .. } => None,
+            error => Some(execution.explain(self.name, error)),
         })
     }
 
     /// Fills in the names of columns: functions leave them as they are.
     pub(crate) fn render_header(&self, data: &Data) -> Result<String, String> {
+        let execution = Execution::new(&self.places, &data.known, self.missing, true);
         let mut template = Template::new(self.name);
         for name in OURS {
             template = template.func(name, |args| Ok(first(args).clone()));
         }
         let template = with_show(template, &data.known, self.missing.nil());
-        let shown = self.run(template, data, self.missing);
-        shown.map_err(|error| self.explain(error))
+        let shown = self.run(template, &execution, data);
+        shown.map_err(|error| execution.explain(self.name, error))
     }
 
     fn run(
         &self,
         template: Template,
+        execution: &Execution,
         data: &Data,
-        missing: Missing,
     ) -> Result<String, TemplateError> {
-        let missing = match missing {
-            Missing::NoValue => MissingKey::Invalid,
-            Missing::Key | Missing::Field(_) => MissingKey::Error,
-        };
-        let mut template = template.missing_key(missing);
-        for (name, tree) in &self.trees {
+        // Fields are read by the places; nothing else meets a missing key.
+        let template = template.missing_key(MissingKey::Invalid);
+        let mut template = execution.prepare(template);
+        for (name, tree) in &self.executed {
             template = template.add_parse_tree(name, tree.clone());
         }
         template.execute_template_to_string(MAIN, &data.value)
-    }
-
-    /// Go's text for an error of execution; where it happened is found again by the field's name.
-    fn explain(&self, error: TemplateError) -> String {
-        let name = self.name;
-        match error {
-            TemplateError::MissingKey { key } => {
-                let text = match self.missing {
-                    Missing::Key | Missing::NoValue => {
-                        format!("map has no entry for key \"{key}\"")
-                    }
-                    Missing::Field(kind) => format!("can't evaluate field {key} in type {kind}"),
-                };
-                let read = self
-                    .trees
-                    .iter()
-                    .find_map(|(_, tree)| first_read(tree, &key));
-                let Some((place, expression)) = read else {
-                    return format!("template: {name}: {text}");
-                };
-                let (line, column) = self.position(place);
-                format!(
-                    "template: {name}:{line}:{column}: executing \"{name}\" at <{expression}>: {text}"
-                )
-            }
-            TemplateError::Exec(text) => format!("template: {name}: executing \"{name}\": {text}"),
-            other => format!("template: {name}: executing \"{name}\": {other}"),
-        }
-    }
-
-    /// Line and column of an offset as Go counts them: lines from 1, columns from 0.
-    fn position(&self, offset: usize) -> (usize, usize) {
-        let before = self.source.get(..offset).unwrap_or(&self.source);
-        let line = before.matches('\n').count() + 1;
-        (
-            line,
-            before.len() - before.rfind('\n').map_or(0, |newline| newline + 1),
-        )
     }
 }
 
 /// The name under which the template itself is kept; no name a user could define.
 const MAIN: &str = "\0";
-
-fn parse_error(name: &str, error: &TemplateError) -> String {
-    match error {
-        TemplateError::Parse { line, message, .. } | TemplateError::Lex { line, message, .. } => {
-            format!("template: {name}:{line}: {message}")
-        }
-        other => format!("template: {name}:1: {other}"),
-    }
-}
 
 #[cfg(test)]
 mod tests;

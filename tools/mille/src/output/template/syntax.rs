@@ -1,8 +1,10 @@
-//! Parsed templates: what must be changed in them, what they read.
+//! Parsed templates: what they read, and how Go writes them.
+
+use std::collections::HashMap;
 
 use gotmpl::parse::{BranchNode, CommandNode, Expr, ListNode, Node, PipeNode, Pos, SmolStr};
 
-use super::functions::{OURS, SHOW};
+use super::functions::OURS;
 
 /// Functions that come with the template language.
 const BUILTIN: &[&str] = &[
@@ -10,55 +12,50 @@ const BUILTIN: &[&str] = &[
     "print", "printf", "println", "slice", "urlquery",
 ];
 
-pub(super) fn rewrite_list(list: &mut ListNode) {
-    for node in &mut list.nodes {
-        match node {
-            Node::List(list) => rewrite_list(list),
-            Node::Action(action) => {
-                rewrite_pipe(&mut action.pipe);
-                if action.pipe.decl.is_empty() {
-                    let show = Expr::Identifier(action.pos, SmolStr::new(SHOW));
-                    action.pipe.commands.push(CommandNode {
-                        pos: action.pos,
-                        args: vec![show],
-                    });
-                }
-            }
-            Node::If(branch) | Node::Range(branch) | Node::With(branch) => {
-                rewrite_pipe(&mut branch.pipe);
-                rewrite_list(&mut branch.body);
-                branch.else_body.iter_mut().for_each(rewrite_list);
-            }
-            Node::Template(template) => template.pipe.iter_mut().for_each(rewrite_pipe),
-            _ => {}
-        }
+/// Whether there is a function of that name.
+pub(super) fn is_function(name: &str) -> bool {
+    BUILTIN.contains(&name) || OURS.contains(&name)
+}
+
+/// An expression as Go writes it, given the literals as they were written.
+pub(super) fn words(expr: &Expr, literals: &HashMap<usize, String>) -> String {
+    let literal = |pos: &Pos| literals.get(&pos.offset).cloned().unwrap_or_default();
+    let chain = |head: &str, fields: &[SmolStr]| {
+        let fields = fields.iter().map(|name| format!(".{name}"));
+        fields.fold(head.to_owned(), |all, field| all + &field)
+    };
+    match expr {
+        Expr::Dot(_) => ".".to_owned(),
+        Expr::Nil(_) => "nil".to_owned(),
+        Expr::Bool(_, value) => value.to_string(),
+        Expr::String(pos, _) | Expr::Number(pos, _) => literal(pos),
+        Expr::Identifier(_, name) => name.to_string(),
+        Expr::Field(_, fields) => chain("", fields),
+        Expr::Variable(_, name, fields) => chain(name, fields),
+        Expr::Pipe(_, pipe) => format!("({})", pipe_words(pipe, literals)),
+        Expr::Chain(_, inner, fields) => chain(&words(inner, literals), fields),
     }
 }
 
-/// Makes `.Method arg` a call.
-fn rewrite_pipe(pipe: &mut PipeNode) {
-    for (index, command) in pipe.commands.iter_mut().enumerate() {
-        for arg in &mut command.args {
-            match arg {
-                Expr::Pipe(_, pipe) => rewrite_pipe(pipe),
-                Expr::Chain(_, inner, _) => {
-                    if let Expr::Pipe(_, pipe) = inner.as_mut() {
-                        rewrite_pipe(pipe);
-                    }
-                }
-                _ => {}
-            }
-        }
-        let field = matches!(
-            command.args.first(),
-            Some(Expr::Field(..) | Expr::Variable(..) | Expr::Chain(..))
-        );
-        if field && (command.args.len() > 1 || index > 0) {
-            command
-                .args
-                .insert(0, Expr::Identifier(command.pos, SmolStr::new("call")));
-        }
+/// A pipeline as Go writes it.
+pub(super) fn pipe_words(pipe: &PipeNode, literals: &HashMap<usize, String>) -> String {
+    let commands: Vec<String> = pipe
+        .commands
+        .iter()
+        .map(|command| command_words(command, literals))
+        .collect();
+    let commands = commands.join(" | ");
+    if pipe.decl.is_empty() {
+        return commands;
     }
+    let sign = if pipe.is_assign { "=" } else { ":=" };
+    format!("{} {sign} {commands}", pipe.decl.join(", "))
+}
+
+/// A command as Go writes it.
+pub(super) fn command_words(command: &CommandNode, literals: &HashMap<usize, String>) -> String {
+    let args = command.args.iter().map(|arg| words(arg, literals));
+    args.collect::<Vec<_>>().join(" ")
 }
 
 /// Calls `visit` for every expression in the order of the source until it returns something.
@@ -101,25 +98,17 @@ fn search_expr<T>(expr: &Expr, visit: &mut dyn FnMut(&Expr) -> Option<T>) -> Opt
     })
 }
 
-/// The first place that reads a field: its offset, as Go gives it (the second field of a chain), and the expression.
-pub(super) fn first_read(list: &ListNode, field: &str) -> Option<(usize, String)> {
+/// Whether a field of that name is read anywhere.
+pub(super) fn reads_field(list: &ListNode, field: &str) -> bool {
     search(list, &mut |expr| {
-        let (pos, head, fields): (&Pos, &str, &[SmolStr]) = match expr {
-            Expr::Field(pos, fields) => (pos, "", fields),
-            Expr::Variable(pos, name, fields) => (pos, name, fields),
-            Expr::Chain(pos, _, fields) => (pos, "(...)", fields),
-            _ => return None,
-        };
-        if !fields.iter().any(|name| name == field) {
+        let (Expr::Field(_, fields) | Expr::Variable(_, _, fields) | Expr::Chain(_, _, fields)) =
+            expr
+        else {
             return None;
-        }
-        let skip = match (head, fields) {
-            ("", [first, _, ..]) => first.len() + 1,
-            _ => 0,
         };
-        let chain: String = fields.iter().map(|name| format!(".{name}")).collect();
-        Some((pos.offset + skip, format!("{head}{chain}")))
+        fields.iter().any(|name| name == field).then_some(())
     })
+    .is_some()
 }
 
 /// Whether the value itself, not a field of it, is read anywhere.
@@ -128,15 +117,4 @@ pub(super) fn reads_whole(list: &ListNode) -> bool {
         matches!(expr, Expr::Dot(..)).then_some(())
     })
     .is_some()
-}
-
-pub(super) fn unknown_function(list: &ListNode) -> Option<(usize, String)> {
-    search(list, &mut |expr| match expr {
-        Expr::Identifier(pos, name)
-            if !BUILTIN.contains(&name.as_str()) && !OURS.contains(&name.as_str()) =>
-        {
-            Some((pos.line, name.to_string()))
-        }
-        _ => None,
-    })
 }

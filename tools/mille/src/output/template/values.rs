@@ -173,6 +173,11 @@ pub(super) fn find<'k>(known: &'k Known, value: &Value) -> Option<&'k (Tree, Sha
     }
 }
 
+/// Whether a value stands for an absent list or map.
+pub(super) fn is_null(known: &Known, value: &Value) -> bool {
+    matches!(find(known, value), Some((Tree::Null, _)))
+}
+
 /// The JSON of a value that a function made.
 pub(super) fn plain_tree(value: &Value, known: &Known) -> Tree {
     if let Some((tree, _)) = find(known, value) {
