@@ -154,15 +154,13 @@ pub(crate) fn command(verb: &'static Verb) -> Command {
         .disable_version_flag(true)
         .disable_help_subcommand(true)
         .no_binary_name(true);
-    let command = (verb.flags)(command).arg(
-        Arg::new("help")
-            .long("help")
-            .action(ArgAction::SetTrue)
-            .hide(true),
-    );
+    let command = (verb.flags)(command);
     let taken = command
         .get_arguments()
         .any(|arg| arg.get_short() == Some('h'));
+    // Shown where `-h` is another flag, as docker's help has it.
+    let help = Arg::new("help").long("help").help("Print usage");
+    let command = command.arg(help.action(ArgAction::SetTrue).hide(!taken));
     let command = if taken {
         command
     } else {

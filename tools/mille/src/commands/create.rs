@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::ArgMatches;
+use clap::{ArgMatches, Command};
 use mille_engine::{ContainerId, CreateOptions, Engine, Error, RemoveOptions};
 
 use super::{Arity, Verb};
@@ -22,9 +22,15 @@ pub(crate) const VERB: Verb = Verb {
     about: "Create a new container",
     arity: Arity::AtLeast(1),
     flags_first: true,
-    flags: flags::add,
+    flags: add_flags,
     run: create,
 };
+
+fn add_flags(command: Command) -> Command {
+    flags::add(command).mut_arg("pull", |flag| {
+        flag.help("Pull image before creating (\"missing\", \"never\") (default \"missing\")")
+    })
+}
 
 fn create(context: &Context, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let options = flags::read(&VERB, matches)?;

@@ -32,11 +32,14 @@ pub(crate) static CREATE: Verb = Verb {
                 "Specify volume driver name (default \"local\")",
             ))
             .arg(list("label", None, "Set metadata for a volume"))
-            .arg(list(
-                "opt",
-                Some('o'),
-                "Set driver specific options (type=none, o=bind, device=/DIR)",
-            ))
+            .arg(
+                list(
+                    "opt",
+                    Some('o'),
+                    "Set driver specific options (type=none, o=bind, device=/DIR)",
+                )
+                .value_name("map"),
+            )
             // What the name was given with before it became an argument.
             .arg(value("name", None, "string", "Specify volume name").hide(true))
     },

@@ -256,7 +256,7 @@ const SWITCHES: &[(&str, Option<char>, &str)] = &[
     (
         "rm",
         None,
-        "Automatically remove the container when it exits",
+        "Automatically remove the container and its associated anonymous volumes when it exits",
     ),
     ("tty", Some('t'), "Allocate a pseudo-TTY"),
 ];
@@ -274,6 +274,10 @@ pub(crate) fn add(command: Command) -> Command {
         .map(|(long, short, help)| list(long, *short, help))
         .map(|flag| match flag.get_id().as_str() {
             "dns-option" => flag.alias("dns-opt"),
+            // As docker's help calls what they take.
+            "mount" => flag.value_name("mount"),
+            "ulimit" => flag.value_name("ulimit"),
+            "sysctl" => flag.value_name("map"),
             _ => flag,
         });
     let values = VALUES
