@@ -3,6 +3,7 @@
 //! Works for `O_PATH` descriptors, symbolic links and special files alike. Never follows the last component.
 
 mod at;
+mod sys;
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;

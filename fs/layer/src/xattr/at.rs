@@ -3,13 +3,15 @@
 //! Linux 6.13 has `getxattrat` and its like, for which no library has a wrapper yet; before, the object is reached as
 //! `/proc/self/fd/N/name`, which takes three times as long (4.4 and 1.4 microseconds for an empty list on 6.18).
 
-use std::ffi::{CStr, CString, OsStr, c_int, c_long};
+use std::ffi::{CStr, CString, OsStr, c_long};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::OnceLock;
 
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
+
+use super::sys::enter;
 
 /// An object: `name` in a directory, never followed if it is a link, or with `None` the object behind the descriptor, of
 /// any kind and also an `O_PATH` one. Where the kernel is older, and for what is no directory, /proc must be mounted.
@@ -154,7 +156,7 @@ impl Place {
 
 /// What follows descriptor, path and flags.
 #[derive(Clone, Copy)]
-struct Words(usize, usize, usize);
+pub(super) struct Words(pub(super) usize, pub(super) usize, pub(super) usize);
 
 impl Words {
     /// Of the calls that move a value. What they point to must outlive the call.
@@ -181,24 +183,6 @@ fn available() -> bool {
             let tried = enter(LISTXATTRAT, libc::AT_FDCWD, c"/", 0, Words(0, 0, 0));
             !matches!(tried, Err(Errno::NOSYS | Errno::PERM))
         })
-}
-
-#[expect(unsafe_code, reason = "no library knows these calls yet")]
-fn enter(
-    number: c_long,
-    dir: c_int,
-    path: &CStr,
-    flags: c_int,
-    words: Words,
-) -> Result<usize, Errno> {
-    // SAFETY: path ends with its zero byte; the words are what the callers above make them of: the name of an attribute, and a
-    // buffer that they hold with its length, borrowed mutably where the kernel writes to it, or a place that tells of one.
-    let result =
-        unsafe { libc::syscall(number, dir, path.as_ptr(), flags, words.0, words.1, words.2) };
-    usize::try_from(result).map_err(|_negative| {
-        let error = std::io::Error::last_os_error();
-        Errno::from_io_error(&error).unwrap_or(Errno::IO)
-    })
 }
 
 #[cfg(test)]
