@@ -314,6 +314,12 @@ fn root_fuse_readers_then_writers() {
 }
 
 #[test]
+fn root_fuse_readers_then_writers_before_the_file_is_copied() {
+    readers_then_writers(SIZES[1], "block_copyup=1");
+    readers_then_writers(SIZES[1], "block_copyup=1,passthrough=off");
+}
+
+#[test]
 fn root_fuse_readers_then_writers_without_passthrough() {
     for size in SIZES {
         readers_then_writers(size, "passthrough=off,metacopy=on");

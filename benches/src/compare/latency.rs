@@ -45,7 +45,8 @@ fn watch(at: &Path) -> Result<Watched> {
     let beside = std::thread::scope(|scope| {
         let copying = scope.spawn(|| {
             let file = at.join("giant");
-            OpenOptions::new().append(true).open(file).map(drop)
+            // Also where the file can be written to before it has been copied, the flush waits for the copy.
+            OpenOptions::new().append(true).open(file)?.sync_all()
         });
         let beside = look_up("beside", at, || !copying.is_finished());
         copying.join().ok().context("the copy-up panicked")??;

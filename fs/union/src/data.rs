@@ -23,6 +23,7 @@ impl View {
     /// A handle of the file that holds a node's bytes now, and whether it is the upper's.
     pub(crate) fn data_handle(&self, node: &NodeRef) -> Result<(Handle, bool)> {
         Self::require_file(node, "open")?;
+        self.settle(node);
         if node.data_in_upper()
             && let Some(handle) = self.upper_object(node)?
         {
@@ -82,6 +83,37 @@ impl View {
             .op("open data")?;
         Ok(DataFile { fd, in_upper })
     }
+}
+
+/// Reads until the buffer is full or the file ends.
+pub(crate) fn read_at(file: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let at = offset + filled as u64;
+        match rustix::io::pread(file, &mut buffer[filled..], at) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(Errno::INTR) => {}
+            Err(errno) if filled == 0 => return Err(errno).op("read"),
+            Err(_) => break,
+        }
+    }
+    Ok(filled)
+}
+
+/// Writes everything; what was written before an error counts.
+pub(crate) fn write_at(file: &OwnedFd, data: &[u8], offset: u64) -> Result<usize> {
+    let mut done = 0;
+    while done < data.len() {
+        match rustix::io::pwrite(file, &data[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(length) => done += length,
+            Err(Errno::INTR) => {}
+            Err(errno) if done == 0 => return Err(errno).op("write"),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
 }
 
 /// The lower file that holds a node's bytes, or held them.

@@ -71,16 +71,38 @@ impl View {
 
     /// `stat` of the object that gives a node its attributes, overrides applied.
     pub(crate) fn object_stat(&self, node: &NodeRef) -> Result<Stat> {
+        // Asked first: who has left it by then is in the upper.
+        let growing = self.growth.of(node);
         if let Some(stat) = self.upper_stat(node)? {
             return Ok(stat);
         }
         match &node.stack {
-            Stack::File(file) => self.lower_stat(file),
+            Stack::File(file) => {
+                let stat = self.lower_stat(file)?;
+                growing.map_or(Ok(stat), |growing| growing.shown(stat))
+            }
             other => match attribute_place(other.dirs()) {
                 Some(dir) => self.lower_dir_stat(dir),
                 None => Err(Error::refused("stat", Errno::STALE)),
             },
         }
+    }
+
+    /// `stat` of a node's object that was found while it was looked up, or that of the object which has taken its place.
+    pub(crate) fn up_to_date(&self, node: &NodeRef, found: Stat) -> Result<Stat> {
+        let is = |upper: &UpperObject| (upper.dev, upper.ino) == (found.st_dev, found.st_ino);
+        let replaced = node.kind == FileType::RegularFile
+            && (self.growth.of(node).is_some()
+                || node
+                    .state
+                    .read()
+                    .upper
+                    .as_deref()
+                    .is_some_and(|upper| !is(upper)));
+        if replaced {
+            return self.object_stat(node);
+        }
+        Ok(found)
     }
 
     /// `stat` of a node's upper object, if it has one.

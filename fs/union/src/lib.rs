@@ -47,6 +47,7 @@ mod xattr;
 pub use attr::{Attr, Time};
 pub use chain::{Chain, ChainIndex};
 pub use config::{Access, Config, Features, Lower, LowerOwnership, LowerSource, Upper};
+pub use copyup::Held;
 pub use create::Make;
 pub use error::{Error, Result};
 pub use mille_layer::{MarkSpace, Ownership};

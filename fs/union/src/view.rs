@@ -17,7 +17,7 @@ use crate::ancestry::Ancestry;
 use crate::attr::Attr;
 use crate::chain::{ChainIndex, Indexed};
 use crate::config::{Access, Config, Features, Lower};
-use crate::copyup::LinkIndex;
+use crate::copyup::{Growth, LinkIndex};
 use crate::dirs::{DirCache, DirKey};
 use crate::error::{Context, Error, Result};
 use crate::layers::{LowerLayer, Place, UpperLayer, dialects, foreign_chain, open_lower};
@@ -25,7 +25,7 @@ use crate::node::{DirPlace, InoPlan, LowerDir, NodeRef, Stack, State, Table, Upp
 use crate::owners::Owners;
 use crate::readdir::Listings;
 use crate::whereabouts::Whereabouts;
-use crate::work::Work;
+use crate::work::{Work, wait_for_growth};
 use crate::{MarkSpace, Ownership, Upper, sys, traces};
 use mille_layer::{Dialects, Opaque, dir_marks};
 
@@ -62,6 +62,7 @@ pub struct View {
     pub(crate) listings: Listings,
     pub(crate) whereabouts: Whereabouts,
     pub(crate) links: LinkIndex,
+    pub(crate) growth: Growth,
     /// Unmapped owners are reported by the kernel under this number.
     pub(crate) overflow: (u32, u32),
     /// A redirect was met or made, so a lower path and a merged path may differ.
@@ -162,6 +163,7 @@ impl View {
             listings: Listings::new(),
             whereabouts: Whereabouts::new(),
             links: LinkIndex::default(),
+            growth: Growth::default(),
             overflow: (overflow_id("overflowuid"), overflow_id("overflowgid")),
             redirects_met: AtomicBool::new(false),
             root,
@@ -453,7 +455,14 @@ fn open_upper(
     }
     ancestry.refuse_overlap_unopened(&place, layers, "upper and lower layer")?;
     let work = match upper.access {
-        Access::Observe => None,
+        Access::Observe => {
+            let seen = Place::open(&upper.work)
+                .and_then(|work| wait_for_growth(work.fd.as_fd()).on("read", &upper.work));
+            if let Err(error) = seen {
+                log::debug!("files may be growing: {error}");
+            }
+            None
+        }
         Access::Exclusive => {
             let mut work = Place::open(&upper.work)?;
             ancestry.refuse_overlap(&work, &place, "work and upper directory")?;

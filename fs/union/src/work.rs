@@ -37,6 +37,9 @@ const WHITEOUT: &str = "#whiteout";
 /// Prefix of intent records, which outlive a crash until they are replayed.
 pub(crate) const INTENT_PREFIX: &str = "intent-";
 
+/// Prefix of files that are being copied up and have perhaps been written to; each is locked until it has left.
+const GROWING_PREFIX: &str = "growing-";
+
 /// Where the mark of a volatile mount lies, as the kernel has it: its presence after a reboot tells that data may be lost.
 const INCOMPAT: &str = "incompat";
 const VOLATILE: &str = "volatile";
@@ -63,7 +66,7 @@ impl Work {
         features: Features,
         fit: bool,
     ) -> Result<Self> {
-        let locks = [lock(upper, &upper.path)?, lock(work, &upper.path)?];
+        let locks = [lock(upper, upper, work)?, lock(work, upper, work)?];
         if upper.stat.st_dev != work.stat.st_dev {
             return Err(Error::Unfit {
                 upper: upper.path.clone(),
@@ -130,6 +133,13 @@ impl Work {
             work: self,
             name: self.fresh_name(),
         }
+    }
+
+    /// As [`Self::fresh_temp`], for a file that is written to before it is whole, and that others [`wait_for_growth`].
+    pub(crate) fn growing_temp(&self) -> Temp<'_> {
+        let mut name = OsString::from(GROWING_PREFIX);
+        name.push(self.fresh_name());
+        Temp { work: self, name }
     }
 
     /// Takes charge of something that is in the work directory.
@@ -281,10 +291,57 @@ fn refuse_after_crash(work: BorrowedFd<'_>, upper: &Place) -> Result<()> {
     })
 }
 
-fn lock(place: &Place, upper: &std::path::Path) -> Result<OwnedFd> {
+/// Says that a file grows.
+pub(crate) fn hold(file: BorrowedFd<'_>) {
+    if let Err(errno) = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        log::debug!("a growing file is not locked: {errno}");
+    }
+}
+
+/// Says that it no longer does.
+pub(crate) fn release(file: BorrowedFd<'_>) {
+    if let Err(errno) = rustix::fs::flock(file, FlockOperation::Unlock) {
+        log::debug!("a grown file stays locked: {errno}");
+    }
+}
+
+/// Waits for the files that grow just now in the view which writes to an upper: what has been written to them is in the
+/// upper afterwards. Those that a killed server has left are not waited for.
+///
+/// # Errors
+/// The work directory cannot be read.
+pub(crate) fn wait_for_growth(work: BorrowedFd<'_>) -> std::result::Result<bool, Errno> {
+    let inner = match open::dir_handle(work, INNER.as_ref()) {
+        Ok(inner) => inner,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(errno) => return Err(errno),
+    };
+    let readable = open::reopen(inner.as_fd(), OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut waited = false;
+    for entry in Dir::new(readable)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !name.to_bytes().starts_with(GROWING_PREFIX.as_bytes()) {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&inner, name, flags, Mode::empty()) {
+            Ok(file) => file,
+            // It has left.
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(errno),
+        };
+        waited |= rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err();
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockShared))?;
+    }
+    Ok(waited)
+}
+
+fn lock(place: &Place, upper: &Place, work: &Place) -> Result<OwnedFd> {
     let fd = open::reopen(place.fd.as_fd(), OFlags::RDONLY | OFlags::DIRECTORY)
         .on("open", &place.path)?;
-    let start = Instant::now();
+    let mut start = Instant::now();
+    let mut grown = false;
     loop {
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(fd),
@@ -292,8 +349,15 @@ fn lock(place: &Place, upper: &std::path::Path) -> Result<OwnedFd> {
                 std::thread::sleep(LOCK_PAUSE);
             }
             Err(Errno::WOULDBLOCK) => {
+                // Unmounted, but not yet done with what was written to it.
+                if !std::mem::replace(&mut grown, true)
+                    && wait_for_growth(work.fd.as_fd()).is_ok_and(|waited| waited)
+                {
+                    start = Instant::now();
+                    continue;
+                }
                 return Err(Error::Busy {
-                    upper: upper.to_owned(),
+                    upper: upper.path.clone(),
                 });
             }
             Err(Errno::INTR) => {}

@@ -22,6 +22,8 @@ pub struct Kind {
     pub index: bool,
     /// Everything is in memory, where no copy-up waits for a disk.
     pub memory: bool,
+    /// Every file is written to while it is still being copied up, not only the large ones.
+    pub block_copyup: bool,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
         kernel: true,
         index: true,
         memory: false,
+        block_copyup: false,
     };
     /// Root of a user namespace.
     pub const NAMESPACE: Kind = Kind {
@@ -282,7 +285,12 @@ impl<'a> Arena<'a> {
             "redirect_dir=on"
         };
         let (metacopy, passthrough) = (word(self.kind.metacopy), word(self.kind.passthrough));
-        format!("{redirects},metacopy={metacopy},passthrough={passthrough}")
+        let from = if self.kind.block_copyup {
+            ",block_copyup=1"
+        } else {
+            ""
+        };
+        format!("{redirects},metacopy={metacopy},passthrough={passthrough}{from}")
     }
 
     fn mount_ours_with(&self, upper: &str, work: &str, point: &str, features: &str) -> Outcome {

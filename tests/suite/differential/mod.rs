@@ -138,6 +138,18 @@ const fn in_memory(kind: Kind) -> Kind {
 }
 
 #[test]
+fn root_fuse_union_of_files_written_before_they_are_copied_behaves_as_overlayfs() {
+    for (passthrough, seed) in [(true, 4), (false, 5)] {
+        let kind = Kind {
+            passthrough,
+            block_copyup: true,
+            ..Kind::ROOT
+        };
+        explore(in_memory(kind), seed, 700);
+    }
+}
+
+#[test]
 fn root_fuse_union_behaves_as_overlayfs() {
     explore(Kind::ROOT, 1, 3000);
 }

@@ -33,6 +33,7 @@ Mounts the layers as one tree; without upperdir read-only. Ends when unmounted (
   noacl                    no POSIX access control lists
   timeout=SECONDS          how long the kernel believes names and attributes (default: for ever)
   passthrough=off          read and write through the server only
+  block_copyup=off|BYTES   length from which files are written to while they are copied up (default: 64 MiB)
   threads=N                serving threads
   allow_other, ro, nodev, nosuid, noexec, noatime, context=LABEL
                            as mount(8) has them
@@ -62,6 +63,8 @@ pub(crate) struct Options {
     /// Only the flags of a mount that is there are to change.
     pub(crate) remount: bool,
     pub(crate) passthrough: Option<bool>,
+    /// `Some(None)`: no file is written to before it is copied up.
+    pub(crate) block_copyup: Option<Option<u64>>,
     pub(crate) threads: Option<usize>,
     pub(crate) owners: Owners,
     /// Owner, mode and kind of what the upper holds are kept in an attribute.
@@ -171,6 +174,13 @@ fn parse_word(key: &str, value: Option<&[u8]>, word: &[u8], options: &mut Option
         "allow_other" => options.allow_other = Some(true),
         "noallow_other" => options.allow_other = Some(false),
         "passthrough" => options.passthrough = Some(switch(given()?)?),
+        "block_copyup" => {
+            options.block_copyup = match given()? {
+                b"off" | b"0" => Some(None),
+                b"on" => None,
+                bytes => Some(Some(number(bytes)?)),
+            };
+        }
         "threads" => options.threads = Some(number(given()?)?),
         "static_nlink" => options.static_nlink = true,
         "timeout" => {
@@ -356,6 +366,19 @@ mod tests {
         assert_eq!(options.source, Some("src".into()));
         assert_eq!(options.kernel, ["nosuid"]);
         assert!(options.ignored.is_empty());
+    }
+
+    #[test]
+    fn block_copyup() {
+        for (word, from) in [
+            ("", None),
+            (",block_copyup=on", None),
+            (",block_copyup=off", Some(None)),
+            (",block_copyup=65536", Some(Some(65536))),
+        ] {
+            let options = parsed(&["-o", &format!("lowerdir=/a{word}"), "/m"]);
+            assert_eq!(options.block_copyup, from, "{word}");
+        }
     }
 
     #[test]

@@ -103,6 +103,7 @@ fn config(options: Options) -> Config {
 fn mount_options(options: &Options) -> MountOptions {
     let root = nix::unistd::geteuid().is_root();
     let name = |word: &std::ffi::OsString| word.to_string_lossy().into_owned();
+    let usual = MountOptions::default();
     MountOptions {
         fsname: options
             .source
@@ -120,6 +121,7 @@ fn mount_options(options: &Options) -> MountOptions {
         acl: options.acl.unwrap_or(true),
         static_nlink: options.static_nlink,
         timeout: options.timeout,
+        grows_from: options.block_copyup.unwrap_or(usual.grows_from),
         kernel_options: kernel_options(options),
     }
 }

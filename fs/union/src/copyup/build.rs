@@ -74,9 +74,7 @@ impl View {
         stat: &Stat,
         need: Need,
     ) -> Result<(OwnedFd, bool)> {
-        let file = self
-            .retry_short_of_fds(|| create_private(work.fd(), name))
-            .op("copy up file")?;
+        let file = self.make_private(work, name)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let length = match need {
             Need::Attributes if self.features.metacopy && size > 0 => {
@@ -95,6 +93,26 @@ impl View {
             }
         }
         Ok((file, false))
+    }
+
+    /// An empty file in the work directory.
+    pub(super) fn make_private(&self, work: &Work, name: &OsStr) -> Result<OwnedFd> {
+        self.retry_short_of_fds(|| create_private(work.fd(), name))
+            .op("copy up file")
+    }
+
+    /// Gives an open copy of a regular file, which will have data of its own, all attributes.
+    pub(super) fn copy_open_attributes(
+        &self,
+        file: OwnedFd,
+        node: &NodeRef,
+        stat: &Stat,
+    ) -> Result<OwnedFd> {
+        let copy = Copy::Open(file);
+        let source = self.object(node)?;
+        self.copy_attributes(&copy, source.as_fd(), node, stat, false)?;
+        let (Copy::Open(file) | Copy::Handle(file)) = copy;
+        Ok(file)
     }
 
     /// A layer that is not ours may have changed while it was copied.

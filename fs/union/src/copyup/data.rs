@@ -17,49 +17,66 @@ pub(crate) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, length: u64) -> Res
     if length == 0 {
         return Ok(());
     }
-    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
+    if share(from, to) {
         // The whole file was shared; it may be longer than what is wanted.
         return rustix::fs::ftruncate(to, length);
     }
-    let mut by_kernel = true;
     let mut offset = 0;
-    while offset < length {
-        let start = match rustix::fs::seek(from, SeekFrom::Data(offset)) {
-            Ok(start) if start < length => start,
-            // A hole up to the end.
-            Ok(_) | Err(Errno::NXIO) => break,
-            // No knowledge of holes: all is data.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => offset,
-            Err(errno) => return Err(errno),
-        };
-        let end = match rustix::fs::seek(from, SeekFrom::Hole(start)) {
-            Ok(end) if end > start => end.min(length),
-            Ok(_) | Err(_) => length,
-        };
-        copy_range(from, to, start, end, &mut by_kernel)?;
+    while let Some((start, end)) = next_data(from, offset, length)? {
+        copy_range(from, to, start, end)?;
         offset = end;
     }
     rustix::fs::ftruncate(to, length)
 }
 
-fn copy_range(
+/// Shares all blocks of one file with another that is empty; false if the file system cannot.
+pub(super) fn share(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
+    rustix::fs::ioctl_ficlone(to, from).is_ok()
+}
+
+/// The next piece of data between two offsets, from its start to its end.
+pub(super) fn next_data(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    length: u64,
+) -> Result<Option<(u64, u64)>, Errno> {
+    if offset >= length {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(start) if start < length => start,
+        // A hole up to the end.
+        Ok(_) | Err(Errno::NXIO) => return Ok(None),
+        // No knowledge of holes: all is data.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => offset,
+        Err(errno) => return Err(errno),
+    };
+    let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+        Ok(end) if end > start => end.min(length),
+        Ok(_) | Err(_) => length,
+    };
+    Ok(Some((start, end)))
+}
+
+/// Copies the bytes between two offsets to the same place.
+pub(super) fn copy_range(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
     start: u64,
     end: u64,
-    by_kernel: &mut bool,
 ) -> Result<(), Errno> {
     let mut at = start;
-    while *by_kernel && at < end {
+    let mut by_kernel = true;
+    while by_kernel && at < end {
         let step = usize::try_from(end - at).unwrap_or(STEP).min(STEP);
         let (mut source, mut target) = (at, at);
         match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut target), step) {
             // The file has become shorter, or the file system pretends: the plain way finds out.
-            Ok(0) => *by_kernel = false,
+            Ok(0) => by_kernel = false,
             Ok(copied) => at += copied as u64,
             Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
-                *by_kernel = false;
+                by_kernel = false;
             }
             Err(errno) => return Err(errno),
         }

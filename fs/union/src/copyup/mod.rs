@@ -7,6 +7,8 @@
 
 mod build;
 mod data;
+mod grow;
+mod growing;
 mod links;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,6 +18,9 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{FileType, OFlags, RenameFlags, Stat, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
+pub use grow::Held;
+pub(crate) use grow::{Begun, Growth, lost};
+pub(crate) use growing::Growing;
 pub(crate) use links::LinkIndex;
 
 use crate::error::{Context, Error, Result};
@@ -126,8 +131,19 @@ impl View {
     fn copy_up_one(&self, work: &Work, node: &NodeRef, need: Need, link: &Link) -> Result<()> {
         self.copy_up(&link.parent, Need::Attributes)?;
         let (temp, copy) = self.build_copy(work, node, need)?;
-        let parent = self.upper_dir(&link.parent)?;
-        let parent = parent.ok_or(Error::refused("copy up", Errno::STALE))?;
+        self.place_one(work, node, link, temp, copy)
+    }
+
+    /// Gives a finished copy its name, or who holds the node if that has been taken away meanwhile.
+    fn place_one(
+        &self,
+        work: &Work,
+        node: &NodeRef,
+        link: &Link,
+        temp: Temp<'_>,
+        copy: UpperObject,
+    ) -> Result<()> {
+        let parent = self.upper_dir(&link.parent);
         let _names = link.parent.names().write();
         if !node
             .state
@@ -137,6 +153,7 @@ impl View {
             // Unlinked meanwhile: only those who hold it see it.
             return self.hold_nameless(node, temp, copy);
         }
+        let parent = parent?.ok_or(Error::refused("copy up", Errno::STALE))?;
         let times = KeptTimes::of(parent.as_fd())?;
         if node.is_dir() || copy.metacopy {
             self.mark_impure(&link.parent, parent.as_fd())?;

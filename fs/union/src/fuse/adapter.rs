@@ -253,16 +253,12 @@ impl Filesystem for Adapter {
     ) {
         let server = &self.0;
         let _serving = server.serve(request, Op::Read);
-        let file = match server.data(ino, false) {
-            Ok((_, file)) => file,
-            Err(error) => return reply.error(server.refusal("read", &error)),
-        };
         BUFFER.with_borrow_mut(|buffer| {
             let size = usize::try_from(size).unwrap_or(READ_LIMIT).min(READ_LIMIT);
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
-            match super::io::read_at(&file, &mut buffer[..size], offset) {
+            match server.read(ino, &mut buffer[..size], offset) {
                 Ok(length) => reply.data(&buffer[..length]),
                 Err(error) => reply.error(server.refusal("read", &error)),
             }
@@ -285,15 +281,7 @@ impl Filesystem for Adapter {
         let _serving = server.serve(request, Op::Write);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let written = server.data(ino, true).and_then(|(node, file)| {
-            if kill {
-                server.take_set_id(request.into(), &node, convert::node_id(ino))?;
-            }
-            if from_mapping {
-                return super::io::write_mapped(&file, data, offset);
-            }
-            super::io::write_at(&file, data, offset)
-        });
+        let written = server.write(request.into(), ino, (data, offset), kill, from_mapping);
         match written {
             Ok(length) => reply.written(u32::try_from(length).unwrap_or(u32::MAX)),
             Err(error) => reply.error(server.refusal("write", &error)),

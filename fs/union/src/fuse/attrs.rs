@@ -65,6 +65,10 @@ impl Server {
                 .ok_or(unknown_owner())?,
             ..change.clone()
         };
+        if stored.size.is_some() {
+            self.view.settle(node);
+            self.refuse_lost(id, "truncate")?;
+        }
         if let Some(file) = self.held_for_writing(id).filter(|_| change.by_handle)
             && let Some(size) = stored.size.take()
         {

@@ -57,6 +57,8 @@ pub(crate) struct Face {
     pub(crate) given: bool,
     /// It was open for writing to a backing file, and a mapping may still be.
     pub(crate) maybe_mapped: bool,
+    /// Something is lost that was written by who has it open.
+    pub(crate) lost: bool,
     /// The server's own descriptors.
     pub(crate) files: Files,
 }

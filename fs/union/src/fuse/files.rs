@@ -13,6 +13,7 @@ use super::convert;
 use super::faces::{Backing, Face, Files, Way};
 use super::server::{GENERATION, Server};
 use crate::attr::Attr;
+use crate::copyup::lost;
 use crate::create::Made;
 use crate::error::{Context, Error, Result};
 use crate::getattr::Handle;
@@ -88,7 +89,13 @@ fn handle(flags: i32) -> FileHandle {
 
 impl Server {
     /// OPEN of an existing file.
-    pub(crate) fn open(&self, caller: Caller, ino: INodeNo, flags: i32, reply: ReplyOpen) {
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        caller: Caller,
+        ino: INodeNo,
+        flags: i32,
+        reply: ReplyOpen,
+    ) {
         match self.try_open(caller, ino, flags, &reply) {
             Ok(Opened::Cached { keep }) => {
                 reply.opened(handle(flags), cached_flags(keep));
@@ -102,7 +109,7 @@ impl Server {
     }
 
     fn try_open(
-        &self,
+        self: &Arc<Self>,
         caller: Caller,
         ino: INodeNo,
         flags: i32,
@@ -116,7 +123,7 @@ impl Server {
                 self.refuse_running(convert::node_id(ino))?;
             }
             let was_up = node.data_in_upper();
-            self.view.prepare_write(&node, truncate)?;
+            self.prepare_write(&node, convert::node_id(ino), truncate)?;
             if !was_up {
                 // The ctime is that of the copy now, whether it will be written to or not.
                 self.attributes_changed(convert::node_id(ino));
@@ -128,14 +135,22 @@ impl Server {
         let id = convert::node_id(ino);
         let face = self.faces.of(id);
         let mut face = face.lock();
+        if face.opens == 0 {
+            face.lost = false;
+        }
         // Read with the face locked: either an open below sees the upper's bytes, or the writer who brought them there
-        // sees this open.
+        // sees this open. What no longer grows is in the upper.
+        let growing = self.view.growth.of(&node);
         let in_upper = node.data_in_upper();
+        let growing = growing.filter(|_| !in_upper);
+        if is_writing(flags) && (face.lost || !in_upper && growing.is_none()) {
+            return Err(lost("open"));
+        }
         let opened = match &face.way {
             Way::Cached => Opened::Cached {
                 keep: !face.pages_stale && !self.mutable,
             },
-            Way::Direct(backing) if backing.in_upper == in_upper => {
+            Way::Direct(backing) if backing.in_upper == in_upper && growing.is_none() => {
                 Opened::Direct(backing.id.clone())
             }
             Way::Direct(_) => {
@@ -143,9 +158,19 @@ impl Server {
                 self.renumber(&node, id);
                 return Ok(Opened::Elsewhere);
             }
+            // An old number of a file that has pages under its new one.
+            Way::Closed if self.is_elsewhere(&node, id, growing.is_some()) => {
+                return Ok(Opened::Elsewhere);
+            }
+            Way::Closed if growing.is_some() => self.go_cached(&mut face),
             Way::Closed => self.choose_way(&mut face, &node, id, register)?,
         };
-        if self.ordinary && matches!(opened, Opened::Cached { .. }) {
+        if let Some(growing) = &growing {
+            if self.ordinary {
+                // The mode need not allow to open it later.
+                face.files.write = Some(growing.file.clone());
+            }
+        } else if self.ordinary && matches!(opened, Opened::Cached { .. }) {
             self.open_in(&mut face, &node, is_writing(flags))?;
         }
         face.opens += 1;
@@ -210,15 +235,31 @@ impl Server {
                 }
             }
         }
-        let keep = !face.pages_stale && !self.mutable;
-        face.pages_stale = false;
-        face.way = Way::Cached;
+        let opened = self.go_cached(face);
+        let keep = matches!(opened, Opened::Cached { keep: true });
         if let Some(size) = size.filter(|size| keep && (1..=GIVEN_UP_TO).contains(size))
             && !std::mem::replace(&mut face.given, true)
         {
             self.give_bytes(node, id, size);
         }
-        Ok(Opened::Cached { keep })
+        Ok(opened)
+    }
+
+    fn go_cached(&self, face: &mut Face) -> Opened {
+        let keep = !face.pages_stale && !self.mutable;
+        face.pages_stale = false;
+        face.way = Way::Cached;
+        Opened::Cached { keep }
+    }
+
+    /// True if a number is not the one under which the kernel is to cache a file's pages.
+    fn is_elsewhere(&self, node: &NodeRef, id: NodeId, growing: bool) -> bool {
+        let now = node.id();
+        if now == id || !self.passthrough() {
+            return false;
+        }
+        let cached = |face: Arc<Mutex<Face>>| matches!(face.lock().way, Way::Cached);
+        growing || self.faces.known(now).is_some_and(cached)
     }
 
     /// Puts the bytes of a lower file into the kernel's page cache. Nobody has it open under this number: a reader who waits
@@ -410,8 +451,8 @@ impl Server {
                 return Err(Error::refused("write", Os::ROFS));
             }
             if !node.data_in_upper() {
-                // Opened for writing means copied up: nothing else may be written.
-                return Err(Error::refused("write", Os::BADF));
+                // Opened for writing means copied up: nothing else may be written. Or it could not be.
+                return Err(lost("write"));
             }
             let both = self.view.open_data(node, OFlags::RDWR);
             files.write_only = both.as_ref().is_err_and(|error| error.is(Os::ACCESS));

@@ -8,47 +8,19 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno as Os;
 
 use super::convert;
+use super::files::Caller;
 use super::server::Server;
 use crate::copyup::KeptPrivileges;
+use crate::data::{read_at, write_at};
 use crate::error::{Context, Error, Result};
+use crate::node::NodeRef;
 
 /// Most bytes of one copy_file_range: the library's answer has 32 bits, and the caller asks again for the rest.
 const COPY_LIMIT: usize = 1 << 30;
 
-/// Reads until the buffer is full or the file ends.
-pub(crate) fn read_at(file: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        let at = offset + filled as u64;
-        match rustix::io::pread(file, &mut buffer[filled..], at) {
-            Ok(0) => break,
-            Ok(length) => filled += length,
-            Err(Os::INTR) => {}
-            Err(errno) if filled == 0 => return Err(errno).op("read"),
-            Err(_) => break,
-        }
-    }
-    Ok(filled)
-}
-
-/// Writes everything; what was written before an error counts.
-pub(crate) fn write_at(file: &OwnedFd, data: &[u8], offset: u64) -> Result<usize> {
-    let mut done = 0;
-    while done < data.len() {
-        match rustix::io::pwrite(file, &data[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(length) => done += length,
-            Err(Os::INTR) => {}
-            Err(errno) if done == 0 => return Err(errno).op("write"),
-            Err(_) => break,
-        }
-    }
-    Ok(done)
-}
-
 /// As [`write_at`], of what a shared mapping has changed: unlike a write by a call this leaves set-id bits and the file
 /// capability.
-pub(crate) fn write_mapped(file: &OwnedFd, data: &[u8], offset: u64) -> Result<usize> {
+fn write_mapped(file: &OwnedFd, data: &[u8], offset: u64) -> Result<usize> {
     let stat = rustix::fs::fstat(file).op("write")?;
     let privileges = KeptPrivileges::of(file.as_fd(), &stat)?;
     let written = write_at(file, data, offset)?;
@@ -60,19 +32,23 @@ pub(crate) fn write_mapped(file: &OwnedFd, data: &[u8], offset: u64) -> Result<u
 
 impl Server {
     pub(crate) fn sync(self: &Arc<Self>, ino: INodeNo, datasync: bool, reply: ReplyEmpty) {
+        if let Err(error) = self.refuse_lost(convert::node_id(ino), "fsync") {
+            return reply.error(self.refusal("fsync", &error));
+        }
         if self.view.features.volatile {
             return reply.ok();
         }
         let node = match self.node(ino) {
-            Ok(node) if node.in_upper() => node,
+            Ok(node) if self.view.growth.of(&node).is_some() || node.in_upper() => node,
             // A lower has nothing to flush.
             Ok(_) => return reply.ok(),
             Err(error) => return reply.error(self.refusal("fsync", &error)),
         };
         self.run(true, move |server| {
+            let grown = server.view.growth.of(&node).map_or(Ok(()), |it| it.wait());
             let held = server.held_for_writing(convert::node_id(ino));
             let held = held.as_ref().map(|file| file.as_fd());
-            let synced = server.view.sync_through(&node, datasync, held);
+            let synced = grown.and_then(|()| server.view.sync_through(&node, datasync, held));
             server.empty_reply("fsync", synced, reply);
         });
     }
@@ -86,7 +62,7 @@ impl Server {
         reply: ReplyEmpty,
     ) {
         self.run(true, move |server| {
-            let done = server.data(ino, true).and_then(|(_, file)| {
+            let done = server.settled(ino, true).and_then(|(_, file)| {
                 let mode = FallocateFlags::from_bits_retain(u32::try_from(mode).unwrap_or(0));
                 rustix::fs::fallocate(&file, mode, offset, length).op("fallocate")
             });
@@ -94,20 +70,82 @@ impl Server {
         });
     }
 
-    pub(crate) fn lseek(&self, ino: INodeNo, offset: i64, whence: i32, reply: ReplyLseek) {
+    /// As [`Self::data`], of a file that does not grow (any longer).
+    fn settled(&self, ino: INodeNo, write: bool) -> Result<(NodeRef, Arc<OwnedFd>)> {
+        let id = convert::node_id(ino);
+        let node = self.node(ino)?;
+        if let Some(growing) = self.growing(&node, id) {
+            growing.wait()?;
+        }
+        if write {
+            self.refuse_lost(id, "write")?;
+        }
+        self.data(ino, write)
+    }
+
+    /// Reads from a file that goes through the server.
+    pub(crate) fn read(&self, ino: INodeNo, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let node = self.node(ino)?;
+        if let Some(growing) = self.growing(&node, convert::node_id(ino))
+            && let Some(length) = growing.read_at(buffer, offset)?
+        {
+            return Ok(length);
+        }
+        let (_, file) = self.data(ino, false)?;
+        read_at(&file, buffer, offset)
+    }
+
+    /// Writes to a file that goes through the server; with `kill` the caller is one whose writes take set-id bits away.
+    pub(crate) fn write(
+        &self,
+        caller: Caller,
+        ino: INodeNo,
+        (data, offset): (&[u8], u64),
+        kill: bool,
+        from_mapping: bool,
+    ) -> Result<usize> {
+        let id = convert::node_id(ino);
+        self.refuse_lost(id, "write")?;
+        let node = self.node(ino)?;
+        // What grows has no such bits.
+        if let Some(growing) = self.view.growth.of(&node)
+            && let Some(length) = growing.write_at(data, offset)?
+        {
+            return Ok(length);
+        }
+        let (_, file) = self.data(ino, true)?;
+        if kill {
+            self.take_set_id(caller, &node, id)?;
+        }
+        if from_mapping {
+            return write_mapped(&file, data, offset);
+        }
+        write_at(&file, data, offset)
+    }
+
+    pub(crate) fn lseek(
+        self: &Arc<Self>,
+        ino: INodeNo,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
         let from = match (whence, u64::try_from(offset)) {
             (libc::SEEK_DATA, Ok(offset)) => SeekFrom::Data(offset),
             (libc::SEEK_HOLE, Ok(offset)) => SeekFrom::Hole(offset),
             _ => return reply.error(Errno::EINVAL),
         };
-        // The shared descriptor will do: what is asked does not depend on its offset, and nothing else uses that.
-        let found = self
-            .data(ino, false)
-            .and_then(|(_, file)| rustix::fs::seek(&file, from).op("lseek"));
-        match found {
-            Ok(offset) => reply.offset(i64::try_from(offset).unwrap_or(i64::MAX)),
-            Err(error) => reply.error(self.refusal("lseek", &error)),
-        }
+        let slow = self.node(ino).is_ok_and(|node| node.is_copying());
+        self.run(slow, move |server| {
+            // The shared descriptor will do: what is asked does not depend on its offset, and nothing else uses that.
+            let found = server
+                .settled(ino, false)
+                .and_then(|(_, file)| rustix::fs::seek(&file, from).op("lseek"));
+            match found {
+                Ok(offset) => reply.offset(i64::try_from(offset).unwrap_or(i64::MAX)),
+                Err(error) => reply.error(server.refusal("lseek", &error)),
+            }
+        });
     }
 
     pub(crate) fn copy_range(
@@ -132,8 +170,8 @@ impl Server {
         (ino_out, mut offset_out): (INodeNo, u64),
         length: u64,
     ) -> Result<usize> {
-        let (source, from) = self.data(ino_in, false)?;
-        let (target, to) = self.data(ino_out, true)?;
+        let (source, from) = self.settled(ino_in, false)?;
+        let (target, to) = self.settled(ino_out, true)?;
         if Arc::ptr_eq(&source, &target) && ino_in != ino_out {
             // One file under two numbers, and with its old bytes and its new ones, which the kernel takes for two files.
             let size = u64::try_from(rustix::fs::fstat(&from).op("copy_file_range")?.st_size);

@@ -10,6 +10,7 @@ mod convert;
 mod counters;
 mod faces;
 mod files;
+mod growth;
 mod io;
 mod ioctl;
 mod kernel;
@@ -25,7 +26,7 @@ mod tidy;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
@@ -141,6 +142,7 @@ fn begin(
         mount_id: Mutex::new(mount_id),
         direct: options.via == Via::Direct,
         counters,
+        view: Arc::downgrade(&server.view),
     })
 }
 
@@ -211,6 +213,7 @@ pub struct Mounted {
     mount_id: Mutex<Option<u64>>,
     direct: bool,
     counters: Arc<Counters>,
+    view: Weak<View>,
 }
 
 impl Mounted {
@@ -267,7 +270,15 @@ impl Mounted {
         };
         // Gone: there is nothing left for the drop to unmount.
         self.mount_id.lock().take();
+        self.settle();
         result
+    }
+
+    /// Waits for the copy-ups of files that were written to before they were copied.
+    fn settle(&self) {
+        if let Some(view) = self.view.upgrade() {
+            view.settle_all();
+        }
     }
 
     /// Requests served so far, by kind.
@@ -291,5 +302,6 @@ impl Drop for Mounted {
             Ok(false) => {}
             Err(error) => log::error!("{error}"),
         }
+        self.settle();
     }
 }

@@ -123,10 +123,12 @@ impl Server {
             Ok(nodes) => nodes,
             Err(error) => return reply.error(self.refusal("rename", &error)),
         };
-        let slow = self
-            .view
-            .lookup(&parent, name)
-            .is_ok_and(|node| node.is_some_and(|node| self.is_slow(&node, true)));
+        let is_slow = |parent: &NodeRef, name: &OsStr| {
+            let node = self.view.lookup(parent, name);
+            node.is_ok_and(|node| node.is_some_and(|node| self.is_slow(&node, true)))
+        };
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let slow = is_slow(&parent, name) || exchange && is_slow(&newparent, newname);
         let (name, newname) = (name.to_owned(), newname.to_owned());
         self.run(slow, move |server| {
             let renamed = server

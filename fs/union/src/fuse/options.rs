@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Smaller files are copied before they are opened to write: that takes some hundredths of a second, and who then writes
+/// much does so past the server.
+const GROWS_FROM: u64 = 64 << 20;
+
 /// Options of a mount.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
@@ -17,6 +21,9 @@ pub struct MountOptions {
     pub threads: usize,
     /// Whether the kernel may read and write the layers' files by itself.
     pub passthrough: Passthrough,
+    /// Lower files of at least this length can be written to as soon as they are opened, and are copied up meanwhile; `None`:
+    /// an open waits for the copy.
+    pub grows_from: Option<u64>,
     /// Who mounts.
     pub via: Via,
     /// POSIX ACLs are checked and kept.
@@ -39,6 +46,7 @@ impl Default for MountOptions {
             read_only: false,
             threads: 0,
             passthrough: Passthrough::Auto,
+            grows_from: Some(GROWS_FROM),
             via: Via::Direct,
             acl: true,
             static_nlink: false,

@@ -47,6 +47,8 @@ pub(crate) struct Server {
     /// Whether the kernel may be given backing files; cleared when it turns out that it will not take them.
     pub(crate) passthrough: AtomicBool,
     pub(crate) acl: bool,
+    /// See [`MountOptions::grows_from`].
+    pub(crate) grows_from: Option<u64>,
     /// Some layer may change below us.
     pub(crate) mutable: bool,
     static_nlink: bool,
@@ -97,6 +99,7 @@ impl Server {
             passthrough: AtomicBool::new(options.passthrough == Passthrough::Auto),
             // Where modes are told by an attribute, a list would limit another mode than the one told.
             acl: options.acl && ownership == Ownership::Real,
+            grows_from: options.grows_from,
             mutable,
             static_nlink: options.static_nlink,
             timeout: options.timeout.unwrap_or(FOREVER),

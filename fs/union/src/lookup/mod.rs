@@ -66,7 +66,7 @@ impl View {
             return Ok(None);
         };
         let attr = match stat {
-            Some(stat) => self.attr_of(&node, &stat)?,
+            Some(stat) => self.attr_of(&node, &self.up_to_date(&node, stat)?)?,
             None => self.attr(&node)?,
         };
         Ok(Some((node, attr)))

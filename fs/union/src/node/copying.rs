@@ -21,6 +21,29 @@ impl Claims {
         Claim { of: self, node }
     }
 
+    /// As [`Self::claim`]; `None` as soon as something is true, which may be while somebody else has it.
+    pub(crate) fn claim_unless<'a>(
+        &'a self,
+        node: &'a Node,
+        known: impl Fn() -> bool,
+    ) -> Option<Claim<'a>> {
+        let mut changing = self.changing.lock();
+        loop {
+            if known() {
+                return None;
+            }
+            if !node.set_copying(true) {
+                return Some(Claim { of: self, node });
+            }
+            self.ended.wait(&mut changing);
+        }
+    }
+
+    /// Takes a claim over that was left.
+    pub(crate) fn resume<'a>(&'a self, node: &'a Node) -> Claim<'a> {
+        Claim { of: self, node }
+    }
+
     /// As [`Self::claim`]; `None` if somebody else has it.
     pub(crate) fn try_claim<'a>(&'a self, node: &'a Node) -> Option<Claim<'a>> {
         let _changing = self.changing.lock();
@@ -36,6 +59,15 @@ impl Claims {
 pub(crate) struct Claim<'a> {
     of: &'a Claims,
     node: &'a Node,
+}
+
+impl Claim<'_> {
+    /// Leaves the claim to somebody who will [`Claims::resume`] it; those who wait look at what has become of the node.
+    pub(crate) fn leave(self) {
+        let _changing = self.of.changing.lock();
+        self.of.ended.notify_all();
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for Claim<'_> {

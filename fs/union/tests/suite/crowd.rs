@@ -185,7 +185,10 @@ fn root_fuse_a_slow_copy_up_stops_nobody_else() {
         1,
         "head -c 400000000 /dev/zero | tr '\\0' x > l1/big; echo 1 > l1/small",
     );
-    let mounted = stage.mount();
+    let mounted = stage.mount_with(&MountOptions {
+        grows_from: None,
+        ..MountOptions::default()
+    });
     let copying = AtomicBool::new(true);
     let mut slowest = Duration::ZERO;
     std::thread::scope(|scope| {

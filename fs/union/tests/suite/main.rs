@@ -14,6 +14,7 @@ mod changes;
 mod claims;
 mod crowd;
 mod foreign;
+mod growing;
 mod hostile;
 mod kit;
 mod library;
