@@ -220,6 +220,17 @@ impl View {
         rustix::fs::fstatvfs(root).op("statfs")
     }
 
+    /// True if the upper is in memory, where a flush has nothing to wait for.
+    pub(crate) fn upper_is_in_memory(&self) -> bool {
+        /// `TMPFS_MAGIC` of linux/magic.h.
+        const TMPFS: u64 = 0x0102_1994;
+        let Some(upper) = &self.upper else {
+            return false;
+        };
+        // A number of 32 bits, whatever its type here.
+        rustix::fs::fstatfs(&upper.root).is_ok_and(|fs| fs.f_type as u64 == TMPFS)
+    }
+
     /// True if some process or mapping has the file's bytes open for writing; `None` if that cannot be found out.
     pub(crate) fn data_open_for_writing(&self, node: &NodeRef) -> Option<bool> {
         let file = self.open_data(node, OFlags::RDONLY).ok()?;

@@ -44,7 +44,8 @@ impl Server {
             Ok(_) => return reply.ok(),
             Err(error) => return reply.error(self.refusal("fsync", &error)),
         };
-        self.run(true, move |server| {
+        let slow = self.flushes_wait || node.is_copying();
+        self.run(slow, move |server| {
             let grown = server.view.growth.of(&node).map_or(Ok(()), |it| it.wait());
             let held = server.held_for_writing(convert::node_id(ino));
             let held = held.as_ref().map(|file| file.as_fd());

@@ -56,6 +56,8 @@ pub(crate) struct Server {
     /// The kernel opens files by itself and caches what it reads of them: nothing here can change, so there is nothing that
     /// an OPEN could tell.
     pub(crate) opens_unseen: bool,
+    /// A flush has to wait for a disk.
+    pub(crate) flushes_wait: bool,
     /// The server is subject to permission bits like anybody else.
     pub(crate) ordinary: bool,
 }
@@ -71,6 +73,7 @@ impl Server {
             .store(distrusted, Ordering::Relaxed);
         let ordinary = !rustix::process::geteuid().is_root();
         let ownership = view.ownership;
+        let flushes_wait = !view.upper_is_in_memory();
         let faces = Arc::new(Faces::new());
         let held = Arc::downgrade(&faces);
         if view
@@ -104,6 +107,7 @@ impl Server {
             static_nlink: options.static_nlink,
             timeout: options.timeout.unwrap_or(FOREVER),
             ordinary,
+            flushes_wait,
         }
     }
 
