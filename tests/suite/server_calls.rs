@@ -29,20 +29,26 @@ times("lookup", lambda i: os.stat(f"m/deep/f{i}"))
 times("chmod", lambda i: os.chmod(f"m/made/{i}", 0o600))
 "#;
 
-/// Calls between two marks, without those that take requests and answer them, or look where the caller runs.
+/// Calls between two marks, without those that take requests and answer them, or look
+/// for the next one and where the caller runs.
 fn calls(log: &str, name: &str) -> Vec<String> {
     let mark = |end: &str| format!("\"{end}-{name}\"");
     let (begin, end) = (mark("begin"), mark("end"));
+    // Only the thread that looks at the pace of requests sleeps.
+    let keeper = log.lines().find(|line| line.contains(" clock_nanosleep("));
+    let keeper = keeper.and_then(|line| line.split(' ').next());
+    let serves = |line: &&str| line.split(' ').next() != keeper;
     let between = log
         .lines()
         .skip_while(|line| !line.contains(&begin))
-        .take_while(|line| !line.contains(&end));
+        .take_while(|line| !line.contains(&end))
+        .filter(serves);
     let call = |line: &str| {
         let rest = line.split_once(' ')?.1.trim_start();
         let (call, _) = rest.split_once('(')?;
         let transport = [
-            "<", "read", "writev", "sched_", "futex", "madvise", "mprotect", "brk", "mmap",
-            "munmap", // A debug build's look at what it closes.
+            "<", "read", "writev", "poll", "ppoll", "sched_", "futex", "madvise", "mprotect",
+            "brk", "mmap", "munmap", // A debug build's look at what it closes.
             "fcntl",
         ];
         let own =

@@ -27,6 +27,9 @@ const CALLS: &str = "open,openat,openat2,creat,rename,renameat,renameat2,link,li
 symlinkat,rmdir,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr,chmod,fchmod,fchmodat,?fchmodat2,chown,\
 lchown,fchown,fchownat,utimensat,write,pwrite64,ftruncate,truncate,fallocate,copy_file_range,sendfile,fsync,fdatasync";
 
+/// Runs a program as on an older kernel.
+const OLDER_KERNEL: &str = include_str!("../../src/older_kernel.py");
+
 /// Of these, the ones that need room.
 const ALLOCATING: &[&str] = &[
     "renameat",
@@ -125,6 +128,7 @@ struct Mount {
 impl Stage {
     pub(super) fn new(case: &Case) -> Self {
         require("strace", "strace");
+        require("python3", "python3");
         let directory = tempfile::Builder::new()
             .prefix("mille-f-")
             .tempdir_in("/var/tmp")
@@ -255,7 +259,11 @@ impl Stage {
     fn mount(&self) -> Mount {
         let at = self.directory.path().display();
         let point = self.path("m");
-        let mut command = Command::new(built("millefs"));
+        // Without the youngest calls, which strace of Debian 12 does not know: what is done instead of them is what others have.
+        let mut command = Command::new("python3");
+        command
+            .args(["-I", "-c", OLDER_KERNEL])
+            .arg(built("millefs"));
         command.args(["-f", "-o"]).arg(format!(
             "lowerdir={at}/l2:{at}/l1,upperdir={at}/u,workdir={at}/w,metacopy=on,threads=1"
         ));
@@ -327,17 +335,40 @@ impl Mount {
             command.args(["-e", &format!("inject={name}:{what}:when={nth}")]);
         }
         command.args(["-p", &self.server.id().to_string()]);
-        let tracer = command.stderr(Stdio::null()).spawn().unwrap();
+        command.stderr(Stdio::null());
+        // A thread that is made while strace looks through the list of threads is not traced: once more.
+        let start = Instant::now();
+        loop {
+            let trace = Trace {
+                tracer: command.spawn().unwrap(),
+            };
+            if self.is_traced_soon() {
+                return trace;
+            }
+            assert!(start.elapsed() < PATIENCE, "the tracer does not come");
+            trace.end();
+        }
+    }
+
+    /// Whether all threads of the server are traced, within a time.
+    fn is_traced_soon(&self) -> bool {
         let tasks = format!("/proc/{}/task", self.server.id());
-        wait_until("the tracer", || {
+        let traced = || {
             std::fs::read_dir(&tasks).unwrap().all(|task| {
                 let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
                 status
                     .lines()
                     .any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
             })
-        });
-        Trace { tracer }
+        };
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE / 10 {
+            if traced() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        false
     }
 
     fn end(mut self) {
