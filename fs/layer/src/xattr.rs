@@ -1,19 +1,16 @@
 //! Extended attributes of `directory descriptor + name`, without opening what carries them.
 //!
-//! Works for `O_PATH` descriptors, symbolic links and special files alike. Never follows the last component.
-
-mod at;
-mod sys;
+//! The kernel has `*xattrat` calls only since 6.13, so the name is reached as `/proc/self/fd/N/name`. Works for
+//! `O_PATH` descriptors, symbolic links and special files alike; needs a mounted /proc. Never follows the last
+//! component.
 
 use std::ffi::{CStr, OsStr, OsString};
-use std::io;
-use std::os::fd::BorrowedFd;
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
-
-pub use at::At;
 
 /// Most values are marks of a few bytes, file capabilities (24) or labels: one call without a size query.
 const FIRST_TRY_BYTES: usize = 256;
@@ -23,6 +20,17 @@ const KERNEL_MAX_BYTES: usize = 65536;
 
 /// Names and values.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Path of a directory descriptor, or of a name in it, through /proc.
+fn proc_path(dir: BorrowedFd<'_>, name: Option<&OsStr>) -> io::Result<Vec<u8>> {
+    let mut path = Vec::with_capacity(24 + name.map_or(0, OsStr::len));
+    write!(path, "/proc/self/fd/{}", dir.as_raw_fd())?;
+    if let Some(name) = name {
+        path.push(b'/');
+        path.extend_from_slice(name.as_bytes());
+    }
+    Ok(path)
+}
 
 /// Returns the value of `attribute` on `name` in `dir` (on `dir` itself for `None`); `None` when it is not set or the
 /// object cannot have it.
@@ -34,13 +42,17 @@ pub fn get(
     name: Option<&OsStr>,
     attribute: &CStr,
 ) -> io::Result<Option<Vec<u8>>> {
-    let object = At { dir, name };
+    let path = proc_path(dir, name)?;
     let mut value = vec![0u8; FIRST_TRY_BYTES];
+    let read = |value: &mut [u8]| match name {
+        Some(_) => fs::lgetxattr(path.as_slice(), attribute, value),
+        None => fs::getxattr(path.as_slice(), attribute, value),
+    };
     let wanted = OsStr::from_bytes(attribute.to_bytes());
-    let mut outcome = object.get(attribute, &mut value);
+    let mut outcome = read(&mut value);
     if outcome == Err(Errno::RANGE) {
         value = vec![0u8; KERNEL_MAX_BYTES];
-        outcome = object.get(attribute, &mut value);
+        outcome = read(&mut value);
     }
     match outcome {
         Ok(length) => {
@@ -64,7 +76,13 @@ pub fn set(
     attribute: &CStr,
     value: &[u8],
 ) -> io::Result<()> {
-    Ok(At { dir, name }.set(attribute, value, XattrFlags::empty())?)
+    let path = proc_path(dir, name)?;
+    let flags = XattrFlags::empty();
+    match name {
+        Some(_) => fs::lsetxattr(path.as_slice(), attribute, value, flags)?,
+        None => fs::setxattr(path.as_slice(), attribute, value, flags)?,
+    }
+    Ok(())
 }
 
 /// Removes `attribute` from `name` in `dir` (from `dir` itself for `None`); not having it is no error.
@@ -72,7 +90,12 @@ pub fn set(
 /// # Errors
 /// Whatever the kernel says, except ENODATA and EOPNOTSUPP.
 pub fn remove(dir: BorrowedFd<'_>, name: Option<&OsStr>, attribute: &CStr) -> io::Result<()> {
-    match (At { dir, name }).remove(attribute) {
+    let path = proc_path(dir, name)?;
+    let outcome = match name {
+        Some(_) => fs::lremovexattr(path.as_slice(), attribute),
+        None => fs::removexattr(path.as_slice(), attribute),
+    };
+    match outcome {
         Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -92,12 +115,16 @@ pub fn get_by_name(object: BorrowedFd<'_>, attribute: &OsStr) -> io::Result<Opti
 /// # Errors
 /// Whatever the kernel says, except EOPNOTSUPP, which is an empty list.
 pub fn names(dir: BorrowedFd<'_>, name: Option<&OsStr>) -> io::Result<Vec<OsString>> {
-    let object = At { dir, name };
+    let path = proc_path(dir, name)?;
     let mut list = vec![0u8; FIRST_TRY_BYTES];
-    let mut outcome = object.list(&mut list);
+    let read = |list: &mut [u8]| match name {
+        Some(_) => fs::llistxattr(path.as_slice(), list),
+        None => fs::listxattr(path.as_slice(), list),
+    };
+    let mut outcome = read(&mut list);
     if outcome == Err(Errno::RANGE) {
         list = vec![0u8; KERNEL_MAX_BYTES];
-        outcome = object.list(&mut list);
+        outcome = read(&mut list);
     }
     match outcome {
         Ok(length) => {

@@ -27,9 +27,6 @@ const CALLS: &str = "open,openat,openat2,creat,rename,renameat,renameat2,link,li
 symlinkat,rmdir,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr,chmod,fchmod,fchmodat,?fchmodat2,chown,\
 lchown,fchown,fchownat,utimensat,write,pwrite64,ftruncate,truncate,fallocate,copy_file_range,sendfile,fsync,fdatasync";
 
-/// Runs a program as on an older kernel.
-const OLDER_KERNEL: &str = include_str!("../../src/older_kernel.py");
-
 /// Of these, the ones that need room.
 const ALLOCATING: &[&str] = &[
     "renameat",
@@ -128,7 +125,6 @@ struct Mount {
 impl Stage {
     pub(super) fn new(case: &Case) -> Self {
         require("strace", "strace");
-        require("python3", "python3");
         let directory = tempfile::Builder::new()
             .prefix("mille-f-")
             .tempdir_in("/var/tmp")
@@ -259,11 +255,7 @@ impl Stage {
     fn mount(&self) -> Mount {
         let at = self.directory.path().display();
         let point = self.path("m");
-        // Without the youngest calls, which strace of Debian 12 does not know: what is done instead of them is what others have.
-        let mut command = Command::new("python3");
-        command
-            .args(["-I", "-c", OLDER_KERNEL])
-            .arg(built("millefs"));
+        let mut command = Command::new(built("millefs"));
         command.args(["-f", "-o"]).arg(format!(
             "lowerdir={at}/l2:{at}/l1,upperdir={at}/u,workdir={at}/w,metacopy=on,threads=1"
         ));

@@ -1,6 +1,6 @@
 //! Changing objects known by a handle: by calls that take one, or where the kernel is too old for them through /proc.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -9,11 +9,6 @@ use super::open::{reopen, with_proc_path};
 
 /// chmod(2). Not for symbolic links.
 pub(crate) fn set_mode(object: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
-    match set_mode_by_handle(object, mode & 0o7777) {
-        // Before Linux 6.6, or forbidden by a filter that does not know the call; refused once more if it was refused.
-        Err(Errno::NOSYS | Errno::PERM) => {}
-        other => return other,
-    }
     with_proc_path(object, |path| {
         rustix::fs::chmodat(
             CWD,
@@ -22,18 +17,6 @@ pub(crate) fn set_mode(object: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
             AtFlags::empty(),
         )
     })
-}
-
-#[expect(unsafe_code, reason = "rustix has no fchmodat2")]
-fn set_mode_by_handle(object: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
-    let (object, flags) = (object.as_raw_fd(), libc::AT_EMPTY_PATH);
-    // SAFETY: the path is a literal with its zero byte; the rest are numbers.
-    let result = unsafe { libc::syscall(libc::SYS_fchmodat2, object, c"".as_ptr(), mode, flags) };
-    if result == 0 {
-        return Ok(());
-    }
-    let error = std::io::Error::last_os_error();
-    Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// As [`set_mode`], of an open file.

@@ -1,14 +1,16 @@
 //! Extended attributes of objects known by a handle.
 //!
-//! A handle of a symbolic link names the link itself.
+//! The calls go through `/proc/self/fd/N`, because the handles are `O_PATH` descriptors, on which `fgetxattr` is
+//! refused, and `getxattrat` is younger than the kernels we run on. A handle of a symbolic link names the link itself.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use mille_layer::xattr::At;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
+
+use super::open::with_proc_path;
 
 /// The kernel's own limit of one value, and of the list of names.
 const LIMIT: usize = 65536;
@@ -34,25 +36,22 @@ pub(crate) fn ask(fd: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Vec<u8>>, E
 }
 
 fn read(fd: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Vec<u8>>, Errno> {
-    let (object, name) = (At::itself(fd), c_name(name)?);
-    let mut small = [0u8; USUAL];
-    match object.get(&name, &mut small) {
-        Ok(len) => return Ok(Some(small[..len].to_vec())),
-        Err(Errno::RANGE) => {}
-        Err(errno) => return none_if_absent(errno),
-    }
-    let mut large = vec![0u8; LIMIT];
-    match object.get(&name, &mut large) {
-        Ok(len) => {
-            large.truncate(len);
-            Ok(Some(large))
+    with_proc_path(fd, |path| {
+        let mut small = [0u8; USUAL];
+        match rustix::fs::getxattr(path, name, &mut small) {
+            Ok(len) => return Ok(Some(small[..len].to_vec())),
+            Err(Errno::RANGE) => {}
+            Err(errno) => return none_if_absent(errno),
         }
-        Err(errno) => none_if_absent(errno),
-    }
-}
-
-fn c_name(name: &OsStr) -> Result<CString, Errno> {
-    CString::new(name.as_bytes()).map_err(|_zero| Errno::INVAL)
+        let mut large = vec![0u8; LIMIT];
+        match rustix::fs::getxattr(path, name, &mut large[..]) {
+            Ok(len) => {
+                large.truncate(len);
+                Ok(Some(large))
+            }
+            Err(errno) => none_if_absent(errno),
+        }
+    })
 }
 
 fn none_if_absent(errno: Errno) -> Result<Option<Vec<u8>>, Errno> {
@@ -64,17 +63,18 @@ fn none_if_absent(errno: Errno) -> Result<Option<Vec<u8>>, Errno> {
 
 /// Names of all attributes; empty where the file system has none.
 pub(crate) fn list(fd: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
-    let object = At::itself(fd);
-    let mut small = [0u8; USUAL];
-    match object.list(&mut small) {
-        Ok(len) => return Ok(split(&small[..len])),
-        Err(Errno::RANGE) => {}
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Err(errno) => return Err(errno),
-    }
-    let mut large = vec![0u8; LIMIT];
-    let len = object.list(&mut large)?;
-    Ok(split(&large[..len]))
+    with_proc_path(fd, |path| {
+        let mut small = [0u8; USUAL];
+        match rustix::fs::listxattr(path, &mut small) {
+            Ok(len) => return Ok(split(&small[..len])),
+            Err(Errno::RANGE) => {}
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno),
+        }
+        let mut large = vec![0u8; LIMIT];
+        let len = rustix::fs::listxattr(path, &mut large[..])?;
+        Ok(split(&large[..len]))
+    })
 }
 
 fn split(names: &[u8]) -> Vec<OsString> {
@@ -92,7 +92,7 @@ pub(crate) fn set(
     value: &[u8],
     flags: XattrFlags,
 ) -> Result<(), Errno> {
-    At::itself(fd).set(&c_name(name)?, value, flags)
+    with_proc_path(fd, |path| rustix::fs::setxattr(path, name, value, flags))
 }
 
 /// As [`set`], of an open file.
@@ -107,7 +107,7 @@ pub(crate) fn set_open(
 
 /// Removes one attribute.
 pub(crate) fn remove(fd: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-    At::itself(fd).remove(&c_name(name)?)
+    with_proc_path(fd, |path| rustix::fs::removexattr(path, name))
 }
 
 /// Removes one attribute if it is there.
